@@ -1,0 +1,167 @@
+/**
+ * Messages and their contracts: what may travel, on which topic, under which key.
+ *
+ * A contract is both sides' promise about one message type. Payloads are plain JSON data: what a schema
+ * accepts is what is written on the wire, so no contract transforms. Encoding and decoding both check it.
+ */
+import { Exit, Schema } from "effect"
+
+/** How an order is coordinated; carried by every message so that each participant knows whom to answer. */
+export const Coordination = Schema.Literals(["orchestration", "choreography"])
+export type Coordination = typeof Coordination.Type
+
+/** What travels beside a payload. `correlation` is the saga's id, `causation` the id of the message that caused this one. */
+export interface Envelope {
+  readonly id: string
+  readonly topic: string
+  readonly key: string
+  readonly type: string
+  readonly correlation: string
+  readonly causation: string | null
+  readonly coordination: Coordination
+  readonly traceparent: string | null
+  readonly schemaVersion: number
+}
+
+/** A message as a decision sends it: the pipeline adds what is missing of the envelope. */
+export interface Outgoing {
+  readonly contract: AnyContract
+  readonly payload: object
+  readonly id?: string
+  readonly correlation?: string
+  readonly coordination?: Coordination
+}
+
+/** A message ready for the outbox; `payload` is JSON text. */
+export interface OutboxMessage extends Envelope {
+  readonly payload: string
+}
+
+/** A schema whose decoded form is its wire form. */
+export type PlainSchema<P> = Schema.Codec<P, P>
+
+/** The promise about one message type. */
+export interface Contract<P extends object> {
+  readonly type: string
+  readonly topic: Topic
+  readonly schema: PlainSchema<P>
+  readonly schemaVersion: number
+  /** The Kafka key: messages of one key keep their order. */
+  readonly key: (payload: P) => string
+  readonly of: (payload: P, envelope?: Pick<Outgoing, "id" | "correlation" | "coordination">) => Outgoing
+}
+
+/** A contract whose payload type is not known here. */
+// A key function takes its own payload only; erasing the type is what a registry of contracts needs.
+export type AnyContract = Omit<Contract<never>, "schema" | "of"> & { readonly schema: Schema.Codec<object, object> }
+
+/** A topic and the catalogue of the message types it carries. */
+export interface Topic {
+  readonly name: string
+  /** An unknown type is skipped on an events topic and parked on a commands topic. */
+  readonly kind: "commands" | "events"
+  readonly catalogue: ReadonlyMap<string, AnyContract>
+  /** Adds a message type to the topic's catalogue. `key` names the payload field that is the Kafka key. */
+  readonly message: <Fields extends Schema.Struct.Fields>(
+    type: string,
+    fields: Fields,
+    options: {
+      readonly key: keyof Schema.Struct.Type<Fields> & string
+      readonly schemaVersion?: number
+    }
+  ) => Contract<Schema.Struct.Type<Fields>>
+}
+
+const makeTopic = (name: string, kind: Topic["kind"]): Topic => {
+  const catalogue = new Map<string, AnyContract>()
+  const topic: Topic = {
+    name,
+    kind,
+    catalogue,
+    message: (type, fields, options) => {
+      type P = Schema.Struct.Type<typeof fields>
+      if (catalogue.has(type)) throw new Error(`${name} has two contracts of type ${type}`)
+      const contract: Contract<P> = {
+        type,
+        topic,
+        // Plain data in, plain data out: the struct's two sides are the same type by the rule in the header.
+        schema: Schema.Struct(fields) as unknown as PlainSchema<P>,
+        schemaVersion: options.schemaVersion ?? 1,
+        key: (payload) => String(payload[options.key]),
+        of: (payload, envelope) => ({ contract: contract as unknown as AnyContract, payload, ...envelope })
+      }
+      catalogue.set(type, contract as unknown as AnyContract)
+      return contract
+    }
+  }
+  return topic
+}
+
+export const Topic = {
+  commands: (name: string): Topic => makeTopic(name, "commands"),
+  events: (name: string): Topic => makeTopic(name, "events")
+}
+
+/** A command that comes by HTTP and is answered: it takes the same way through the pipeline as a message. */
+export interface Request<P extends object, R> {
+  readonly type: string
+  readonly schema: PlainSchema<P>
+  readonly reply: PlainSchema<R>
+}
+
+export const Request = {
+  make: <Fields extends Schema.Struct.Fields, R extends Schema.Top>(
+    type: string,
+    options: { readonly payload: Fields; readonly reply: R }
+  ): Request<Schema.Struct.Type<Fields>, R["Type"]> => ({
+    type,
+    // As for contracts: plain data on both sides.
+    schema: Schema.Struct(options.payload) as unknown as PlainSchema<Schema.Struct.Type<Fields>>,
+    reply: options.reply as unknown as PlainSchema<R["Type"]>
+  })
+}
+
+/** Postgres can hold no U+0000 in text or jsonb: such a message is refused by whoever meets it first. */
+const unstorable = (json: string): boolean => json.includes("\\u0000") || json.includes("\u0000")
+
+const decoders = new WeakMap<object, (input: unknown) => Exit.Exit<object, Schema.SchemaError>>()
+const decoderOf = (schema: Schema.Codec<object, object>) => {
+  let decoder = decoders.get(schema)
+  if (decoder === undefined) {
+    decoder = Schema.decodeUnknownExit(schema)
+    decoders.set(schema, decoder)
+  }
+  return decoder
+}
+
+/** A payload, or the reason why the text isn't one. Unknown fields are dropped: readers are tolerant. */
+export const decodePayload = (
+  contract: AnyContract,
+  json: string
+): { readonly payload: object } | { readonly unreadable: string } => {
+  if (unstorable(json)) return { unreadable: "payload holds U+0000, which Postgres cannot store" }
+  let parsed: unknown
+  try {
+    parsed = JSON.parse(json)
+  } catch (cause) {
+    return { unreadable: `payload is not JSON: ${cause instanceof Error ? cause.message : String(cause)}` }
+  }
+  const exit = decoderOf(contract.schema)(parsed)
+  return Exit.isSuccess(exit)
+    ? { payload: exit.value }
+    : { unreadable: `payload is not a ${contract.type}: ${messageOf(exit)}` }
+}
+
+/** JSON text of a payload that was checked against its contract; throws when the payload breaks it. */
+export const encodePayload = (outgoing: Outgoing): string => {
+  const exit = decoderOf(outgoing.contract.schema)(outgoing.payload)
+  if (Exit.isFailure(exit)) throw new Error(`${outgoing.contract.type} breaks its contract: ${messageOf(exit)}`)
+  const json = JSON.stringify(exit.value)
+  if (unstorable(json)) throw new Error(`${outgoing.contract.type} holds U+0000, which Postgres cannot store`)
+  return json
+}
+
+const messageOf = (exit: Exit.Failure<object, Schema.SchemaError>): string => {
+  const reason = exit.cause.reasons[0]
+  return reason?._tag === "Fail" ? reason.error.message.replaceAll("\n", " ") : "defect"
+}

@@ -1,0 +1,107 @@
+/**
+ * A participant: tables, and for each message, request or due row a pure decision.
+ *
+ * A decision is given the rows that its `touches` named and the message; it answers with the rows to leave
+ * behind, the messages to send and, for a request, the reply. It does no I/O, reads no clock and draws no
+ * random number: what it needs of those is in its context. The pass (`pass.ts`) does the rest in one transaction.
+ */
+import type { AnyContract, Contract, Coordination, Outgoing, Request, Topic } from "./message.ts"
+import type { Puts, RowOf, Rows, Tables } from "./table.ts"
+
+/** What set a decision off. `correlation` is null for a request and for a due row. */
+export interface Cause {
+  readonly id: string
+  readonly key: string
+  readonly type: string
+  readonly correlation: string | null
+  readonly coordination: Coordination
+  readonly traceparent: string | null
+}
+
+export interface Context extends Cause {
+  /** The transaction's start, by the database's clock. */
+  readonly now: Date
+  /** A fresh UUIDv7, for a message whose id the decision wants to note down. */
+  readonly newId: () => string
+}
+
+export interface Decision<T extends Tables, R = unknown> {
+  readonly put?: Puts<T>
+  readonly send?: ReadonlyArray<Outgoing>
+  /** The answer to a request; it is stored under the request's idempotency key. */
+  readonly reply?: R
+}
+
+export interface Handler<T extends Tables, P, R> {
+  /**
+   * The keys to load and lock, by table. May read rows of tables declared earlier; those declared later are not
+   * loaded yet. A table that is not named is not loaded.
+   */
+  readonly touches?: { readonly [K in keyof T]?: (payload: P, rows: Rows<T>, cause: Cause) => Iterable<string> }
+  readonly decide: (rows: Rows<T>, payload: P, context: Context) => Decision<T, R>
+  /** The order of one key's messages carries state: behind a parked message the later ones of its key park too. */
+  readonly ordered?: boolean
+}
+
+/** A handler in a registry: it is only ever given payloads that its own contract decoded. */
+export interface AnyHandler {
+  readonly touches: Readonly<Record<string, (payload: object, rows: Rows<Tables>, cause: Cause) => Iterable<string>>>
+  readonly decide: (rows: Rows<Tables>, payload: object, context: Context) => Decision<Tables>
+  readonly ordered: boolean
+}
+
+export interface Participant<T extends Tables> {
+  /** The consumer group, the inbox's consumer and the name in metrics. */
+  readonly name: string
+  readonly tables: T
+  readonly messages: ReadonlyMap<AnyContract, AnyHandler>
+  readonly requests: ReadonlyMap<string, { readonly request: Request<never, unknown>; readonly handler: AnyHandler }>
+  readonly timers: ReadonlyMap<keyof T & string, AnyHandler>
+  /** The topics that carry what this participant handles. */
+  readonly topics: ReadonlyArray<Topic>
+  /** Adds the decision for a message type. */
+  readonly on: <P extends object>(contract: Contract<P>, handler: Handler<T, P, void>) => Participant<T>
+  /** Adds the decision for a request, which is answered by `reply`. */
+  readonly answers: <P extends object, R>(
+    request: Request<P, R>,
+    handler: Handler<T, P, R> & {
+      readonly decide: (...args: Parameters<Handler<T, P, R>["decide"]>) => Decision<T, R> & { readonly reply: R }
+    }
+  ) => Participant<T>
+  /** Adds the decision for a row of `table` whose column `due_at` has passed. It must move or clear `due_at`. */
+  readonly due: <K extends keyof T & string>(table: K, handler: Handler<T, RowOf<T[K]>, void>) => Participant<T>
+}
+
+const erase = <T extends Tables, P, R>(handler: Handler<T, P, R>): AnyHandler =>
+  // The registry pairs each handler with the one contract whose payloads it takes.
+  ({
+    touches: handler.touches ?? {},
+    decide: handler.decide,
+    ordered: handler.ordered ?? false
+  }) as unknown as AnyHandler
+
+const once = <K, V>(map: ReadonlyMap<K, V>, key: K, value: V, name: string): ReadonlyMap<K, V> => {
+  if (map.has(key)) throw new Error(`${name} is handled twice`)
+  return new Map(map).set(key, value)
+}
+
+type Parts<T extends Tables> = Pick<Participant<T>, "name" | "tables" | "messages" | "requests" | "timers">
+
+const build = <T extends Tables>(parts: Parts<T>): Participant<T> => ({
+  ...parts,
+  topics: [...new Set([...parts.messages.keys()].map((contract) => contract.topic))],
+  on: (contract, handler) => {
+    const key = contract as unknown as AnyContract
+    return build({ ...parts, messages: once(parts.messages, key, erase(handler), contract.type) })
+  },
+  answers: (request, handler) => {
+    const entry = { request: request as unknown as Request<never, unknown>, handler: erase(handler) }
+    return build({ ...parts, requests: once(parts.requests, request.type, entry, request.type) })
+  },
+  due: (table, handler) => build({ ...parts, timers: once(parts.timers, table, erase(handler), `due ${table}`) })
+})
+
+export const Participant = {
+  make: <T extends Tables>(name: string, tables: T): Participant<T> =>
+    build({ name, tables, messages: new Map(), requests: new Map(), timers: new Map() })
+}

@@ -1,0 +1,87 @@
+/**
+ * Connections to Postgres, the names of its errors, and the only place that knows the driver.
+ */
+import { Redacted } from "effect"
+import postgres from "postgres"
+
+/** A pool, for reads and for code that is not a participant. */
+export type Sql = postgres.Sql<{ bigint: number }>
+
+/** A transaction that the caller began: `sql.begin((transaction) => …)`. */
+export type SqlTransaction = postgres.TransactionSql<{ bigint: number }>
+
+export interface ConnectionOptions {
+  readonly host: string
+  readonly port: number
+  readonly database: string
+  readonly username: string
+  readonly password: Redacted.Redacted<string>
+}
+
+/** Bounds of a lane's transaction, all below a consumer group's session timeout: a stalled pass must not outlive its group. */
+export const transactionTimeoutMs = 10_000
+const lockTimeoutMs = 5_000
+const idleInTransactionTimeoutMs = 5_000
+
+/** Opens `max` connections at most, as they are needed. `onClose` is told of each connection that ended. */
+export const connect = (
+  options: ConnectionOptions,
+  use: {
+    readonly name: string
+    readonly max: number
+    readonly readOnly?: boolean
+    readonly onClose?: () => void
+    /** Settings of the session, over the bounds above. */
+    readonly session?: Readonly<Record<string, string | number>>
+  }
+): Sql =>
+  postgres({
+    host: options.host,
+    port: options.port,
+    database: options.database,
+    username: options.username,
+    password: Redacted.value(options.password),
+    max: use.max,
+    connect_timeout: 5,
+    // a connection is kept until it breaks: a lane's transaction must never be moved to a fresh one
+    idle_timeout: 0,
+    max_lifetime: null,
+    backoff: (retries: number) => Math.min(2, 0.05 * 2 ** retries),
+    fetch_types: false,
+    onnotice: () => {},
+    ...(use.onClose === undefined ? {} : { onclose: use.onClose }),
+    types: {
+      bigint: { to: 20, from: [20], parse: (text: string) => Number(text), serialize: (value: number) => String(value) }
+    },
+    connection: {
+      application_name: use.name,
+      transaction_timeout: transactionTimeoutMs,
+      lock_timeout: lockTimeoutMs,
+      idle_in_transaction_session_timeout: idleInTransactionTimeoutMs,
+      ...(use.readOnly === true ? { default_transaction_read_only: true } : {}),
+      ...use.session
+    }
+  })
+
+export const uniqueViolation = "23505"
+export const checkViolation = "23514"
+export const inFailedTransaction = "25P02"
+
+/** What the driver tells of an error; `code` is a SQLSTATE or one of the driver's own words for a lost connection. */
+export interface SqlFailure {
+  readonly code: string
+  readonly message: string
+  readonly table: string | undefined
+  readonly constraint: string | undefined
+}
+
+export const failureOf = (error: unknown): SqlFailure => {
+  const fields: Readonly<Record<string, unknown>> = typeof error === "object" && error !== null ? { ...error } : {}
+  const text = (value: unknown): string | undefined => (typeof value === "string" ? value : undefined)
+  return {
+    code: text(fields["code"]) ?? "unknown",
+    message: error instanceof Error ? error.message : String(error),
+    table: text(fields["table_name"]),
+    constraint: text(fields["constraint_name"])
+  }
+}

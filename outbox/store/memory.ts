@@ -1,0 +1,154 @@
+/**
+ * The memory store: the same promises as Postgres within one process, for tests and the simulator.
+ * Transactions run one after the other, so what one reads no other changes.
+ */
+import { Clock, Effect, Layer, Semaphore } from "effect"
+import {
+  KeyTaken,
+  RowRefused,
+  Store,
+  type Load,
+  type Opening,
+  type StoredDeadLetter,
+  type StoreLane,
+  type Writes
+} from "./store.ts"
+import { parkedKey } from "../pass.ts"
+import type { OutboxMessage } from "../message.ts"
+import { keyOf, type AnyTable } from "../table.ts"
+import type { InboxWindow } from "./inbox.ts"
+
+/** What the store holds; tests may look into it and make it fail. */
+export interface MemoryDatabase {
+  readonly tables: Map<string, Map<string, object>>
+  readonly logs: Map<string, Array<object>>
+  readonly inbox: Map<string, Set<string>>
+  readonly deadLetters: Map<string, Map<string, StoredDeadLetter>>
+  readonly outbox: Array<OutboxMessage>
+  /** Plays the part of the tables' constraints: a text is the reason why a row is refused. */
+  refuses: (table: string, row: object) => string | undefined
+}
+
+export const emptyDatabase = (): MemoryDatabase => ({
+  tables: new Map(),
+  logs: new Map(),
+  inbox: new Map(),
+  deadLetters: new Map(),
+  outbox: [],
+  refuses: () => undefined
+})
+
+const day = 86_400_000
+
+const entry = <K, V>(map: Map<K, V>, key: K, make: () => V): V => {
+  const found = map.get(key)
+  if (found !== undefined) return found
+  const made = make()
+  map.set(key, made)
+  return made
+}
+
+export const layerMemory = (
+  database: MemoryDatabase = emptyDatabase(),
+  window: InboxWindow = { slotMs: day, slots: 8 }
+): Layer.Layer<Store> =>
+  Layer.effect(
+    Store,
+    Effect.gen(function* () {
+      const turn = yield* Semaphore.make(1)
+      return Store.of({
+        window,
+        lane: () => Effect.succeed(lane(database, turn)),
+        deadLetters: (consumer, filter) =>
+          Effect.sync(() => {
+            const letters = [...(database.deadLetters.get(consumer)?.values() ?? [])]
+            const wanted =
+              filter.ids === undefined ? letters : letters.filter((letter) => filter.ids?.includes(letter.id))
+            return wanted.slice(0, filter.limit)
+          }),
+        nextDue: (table) =>
+          Effect.sync(() => {
+            const dues = rowsOf(database, table)
+              .map(dueAt)
+              .filter((due) => due !== null)
+            return dues.length === 0 ? null : new Date(Math.min(...dues.map((due) => due.getTime())))
+          })
+      })
+    })
+  )
+
+const rowsOf = (database: MemoryDatabase, table: AnyTable): ReadonlyArray<object> => [
+  ...(database.tables.get(table.name)?.values() ?? [])
+]
+
+const dueAt = (row: object): Date | null => ("due_at" in row && row.due_at instanceof Date ? row.due_at : null)
+
+const lane = (database: MemoryDatabase, turn: Semaphore.Semaphore): StoreLane => ({
+  begin: Effect.fnUntraced(function* (opening: Opening) {
+    yield* turn.take(1)
+    let open = true
+    const end = Effect.suspend(() => {
+      if (!open) return Effect.void
+      open = false
+      return Effect.asVoid(turn.release(1))
+    })
+    const now = new Date(yield* Clock.currentTimeMillis)
+    const inbox = entry(database.inbox, opening.consumer, () => new Set<string>())
+    const letters = entry(database.deadLetters, opening.consumer, () => new Map<string, StoredDeadLetter>())
+    const parked = new Set([...letters.keys()].filter((id) => !opening.unpark.includes(id)))
+    const claimed = new Set(opening.claims.map(({ id }) => id).filter((id) => !inbox.has(id) && !parked.has(id)))
+    const load = (loads: ReadonlyArray<Load>) =>
+      loads.map(({ table, keys }) => {
+        const rows = database.tables.get(table.name)
+        return keys.flatMap((key) => rows?.get(key) ?? [])
+      })
+    const parkedLanes = new Set([...letters.values()].map((letter) => parkedKey(letter.record.topic, letter.key ?? "")))
+    return {
+      now,
+      claimed,
+      parkedKeys: new Set(
+        opening.parkedKeys.map(([topic, key]) => parkedKey(topic, key)).filter((key) => parkedLanes.has(key))
+      ),
+      due: opening.due === undefined ? [] : dueRows(database, opening.due, now),
+      rows: load(opening.loads),
+      load: (loads) => Effect.sync(() => load(loads)),
+      rollback: end,
+      commit: (writes) =>
+        Effect.gen(function* () {
+          const refused = refusal(database, writes)
+          if (refused !== undefined) return yield* refused
+          for (const id of opening.unpark) letters.delete(id)
+          for (const id of claimed) inbox.add(id)
+          for (const letter of writes.parked)
+            if (!inbox.has(letter.id)) letters.set(letter.id, { ...letter, parkedAt: now })
+          for (const { table, inserts, updates } of writes.changes) {
+            if (table.kind === "log") entry(database.logs, table.name, () => []).push(...inserts)
+            else {
+              const rows = entry(database.tables, table.name, () => new Map<string, object>())
+              for (const row of [...inserts, ...updates]) rows.set(keyOf(table, row), row)
+            }
+          }
+          database.outbox.push(...writes.outbox)
+        }).pipe(Effect.ensuring(end))
+    }
+  })
+})
+
+const dueRows = (database: MemoryDatabase, due: NonNullable<Opening["due"]>, now: Date): ReadonlyArray<object> =>
+  rowsOf(database, due.table)
+    .filter((row) => (dueAt(row) ?? new Date(8.64e15)) <= now)
+    .sort((a, b) => (dueAt(a)?.getTime() ?? 0) - (dueAt(b)?.getTime() ?? 0))
+    .slice(0, due.limit)
+
+const refusal = (database: MemoryDatabase, writes: Writes): KeyTaken | RowRefused | undefined => {
+  for (const { table, inserts, updates } of writes.changes) {
+    for (const row of [...inserts, ...updates]) {
+      const message = database.refuses(table.name, row)
+      if (message !== undefined) return new RowRefused({ table: table.name, message })
+    }
+    if (table.kind === "log") continue
+    for (const row of inserts)
+      if (database.tables.get(table.name)?.has(keyOf(table, row))) return new KeyTaken({ table: table.name })
+  }
+  return undefined
+}

@@ -1,0 +1,351 @@
+/**
+ * The Postgres store. A lane owns one connection: it sends BEGIN with the claims and the first loads, then the
+ * writes with COMMIT, so that a pass costs two round trips.
+ *
+ * A crash of either side rolls back whatever was not committed. Between load and write the connection may be lost:
+ * writes are sent only while the connection that began is still the one in use, together with their COMMIT, so that
+ * none of them can run by itself on a new connection.
+ */
+import { Effect, Layer, Scope } from "effect"
+import {
+  connect,
+  checkViolation,
+  failureOf,
+  inFailedTransaction,
+  transactionTimeoutMs,
+  uniqueViolation,
+  type ConnectionOptions,
+  type Sql
+} from "./connection.ts"
+import { statementsOf, type TableStatements } from "./statements.ts"
+import { readLetters, writeLetters } from "./letters.ts"
+import { appendStatement, outboxRows } from "./outbox.ts"
+import {
+  KeyTaken,
+  RowRefused,
+  Store,
+  StoreUnavailable,
+  type Load,
+  type Opening,
+  type StoreError,
+  type StoreLane,
+  type Transaction,
+  type Writes
+} from "./store.ts"
+import { parkedKey } from "../pass.ts"
+import type { AnyTable } from "../table.ts"
+import type { InboxWindow } from "./inbox.ts"
+
+export const layerPostgres = (options: ConnectionOptions, name: string): Layer.Layer<Store, StoreUnavailable> =>
+  Layer.effect(
+    Store,
+    Effect.gen(function* () {
+      const pool = yield* scopedPool(options, `${name} store`)
+      const window = yield* preparePartitions(pool)
+      // three slots stand ahead, so a quarter of a slot is early enough; an hour keeps it out of the way
+      const pause = Math.max(250, Math.min(window.slotMs / 4, 3_600_000))
+      yield* preparePartitions(pool).pipe(Effect.ignore, Effect.delay(pause), Effect.forever, Effect.forkScoped)
+      return Store.of({
+        window,
+        lane: (laneName, tables) => openLane(options, `${name} ${laneName}`, tables, pool),
+        deadLetters: (consumer, filter) => attempt(() => readLetters(pool, consumer, filter)),
+        nextDue: (table) =>
+          attempt(async () => {
+            const [row] = await pool<
+              Array<{ due_at: Date | null }>
+            >`select min(due_at) as due_at from ${pool(table.name)}`
+            return row?.due_at ?? null
+          })
+      })
+    })
+  )
+
+const scopedPool = (options: ConnectionOptions, name: string): Effect.Effect<Sql, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.sync(() => connect(options, { name, max: 2 })),
+    (sql) => Effect.promise(() => sql.end({ timeout: 2 }))
+  )
+
+const attempt = <A>(run: () => Promise<A>): Effect.Effect<A, StoreUnavailable> =>
+  Effect.tryPromise({ try: run, catch: unavailable }).pipe(
+    Effect.timeoutOrElse({
+      duration: transactionTimeoutMs,
+      orElse: () => Effect.fail(new StoreUnavailable({ message: "the database did not answer in time" }))
+    })
+  )
+
+const unavailable = (error: unknown): StoreUnavailable => {
+  const { code, message } = failureOf(error)
+  return new StoreUnavailable({ message: `${code}: ${message}`, cause: error })
+}
+
+const preparePartitions = (pool: Sql): Effect.Effect<InboxWindow, StoreUnavailable> =>
+  attempt(async () => {
+    await pool`select oncebox_prepare_partitions()`
+    const [settings] = await pool<
+      Array<{ slot_ms: number; inbox_slots: number }>
+    >`select slot_ms, inbox_slots from oncebox_settings`
+    if (settings === undefined) throw new Error("oncebox_settings is empty: run the library's migrations")
+    return { slotMs: settings.slot_ms, slots: settings.inbox_slots }
+  })
+
+const openLane = Effect.fnUntraced(function* (
+  options: ConnectionOptions,
+  name: string,
+  tables: ReadonlyArray<AnyTable>,
+  pool: Sql
+) {
+  const statements = yield* attempt(() => statementsOf(pool, tables)).pipe(
+    Effect.flatMap((found) =>
+      "missing" in found
+        ? Effect.fail(new StoreUnavailable({ message: found.missing }))
+        : Effect.succeed(found.statements)
+    )
+  )
+  const lane = new Lane(options, name, statements, pool)
+  yield* Effect.addFinalizer(() => Effect.promise(() => lane.close()))
+  return { begin: (opening) => lane.begin(opening) } satisfies StoreLane
+})
+
+/** Whose statement it is decides whose fault its failure is. */
+interface Statement {
+  readonly of: AnyTable | "outbox" | "library"
+  readonly query: PromiseLike<QueryResult>
+}
+type QueryResult = ReadonlyArray<Readonly<Record<string, unknown>>> & {
+  readonly command: string
+  readonly count: number
+}
+
+class Lane {
+  private epoch = 0
+  private connectedIn = -1
+  private partitionsMissing = false
+  private sql: Sql
+
+  constructor(
+    private readonly options: ConnectionOptions,
+    private readonly name: string,
+    private readonly statements: ReadonlyMap<AnyTable, TableStatements>,
+    private readonly pool: Sql
+  ) {
+    this.sql = this.open()
+  }
+
+  private open(): Sql {
+    this.epoch++
+    const opened: Sql = connect(this.options, {
+      name: this.name,
+      max: 1,
+      onClose: () => {
+        if (this.sql === opened) this.epoch++
+      }
+    })
+    return opened
+  }
+
+  close(): Promise<void> {
+    return this.sql.end({ timeout: 2 })
+  }
+
+  /** Gives the connection up, with whatever hangs on it. */
+  private reopen(): void {
+    void this.sql.end({ timeout: 0 })
+    this.sql = this.open()
+  }
+
+  private statement(of: Statement["of"], text: string, parameters: ReadonlyArray<string | number> = []): Statement {
+    return { of, query: this.sql.unsafe(text, [...parameters], { prepare: true }) }
+  }
+
+  private tableOf(table: AnyTable): TableStatements {
+    const found = this.statements.get(table)
+    if (found === undefined) throw new Error(`${table.name} was not named when the lane was opened`)
+    return found
+  }
+
+  private loadStatement({ table, keys }: Load): Statement {
+    return this.statement(table, this.tableOf(table).load, [JSON.stringify(keys)])
+  }
+
+  /** What a fresh connection owes before BEGIN: it exists, so that BEGIN and what follows leave in one piece. */
+  private readonly connected = Effect.suspend(() => {
+    if (this.connectedIn === this.epoch && !this.partitionsMissing) return Effect.void
+    return Effect.gen({ self: this }, function* () {
+      if (this.partitionsMissing) {
+        yield* preparePartitions(this.pool)
+        this.partitionsMissing = false
+      }
+      const epoch = this.epoch
+      yield* this.run([this.statement("library", "select 1")])
+      if (epoch !== this.epoch)
+        return yield* new StoreUnavailable({ message: "the connection was lost as it was made" })
+      this.connectedIn = epoch
+    })
+  })
+
+  readonly begin = Effect.fnUntraced({ self: this }, function* (this: Lane, opening: Opening) {
+    yield* this.connected
+    const epoch = this.epoch
+    const { claims, unpark, parkedKeys, due } = opening
+    const opened = [this.statement("library", "begin isolation level read committed")]
+    if (unpark.length > 0)
+      opened.push(this.statement("library", unparkText, [opening.consumer, JSON.stringify(unpark)]))
+    if (parkedKeys.length > 0)
+      opened.push(this.statement("library", parkedKeysText, [opening.consumer, JSON.stringify(parkedKeys)]))
+    const claimAt =
+      opened.push(
+        claims.length > 0
+          ? this.statement("library", claimText, [opening.consumer, JSON.stringify(claims)])
+          : this.statement("library", "select now() as now, '[]'::json as claimed")
+      ) - 1
+    if (due !== undefined) opened.push(this.statement(due.table, this.tableOf(due.table).due, [due.limit]))
+    const loadsAt = opened.push(...opening.loads.map((load) => this.loadStatement(load))) - opening.loads.length
+    const results = yield* this.run(opened).pipe(Effect.onError(() => this.rollback(epoch)))
+
+    const claim = results[claimAt]?.[0]
+    let open = true
+    const transaction: Transaction = {
+      now: claim?.["now"] instanceof Date ? claim["now"] : new Date(Number.NaN),
+      claimed: new Set(Array.isArray(claim?.["claimed"]) ? claim["claimed"].map(String) : []),
+      parkedKeys: new Set(
+        parkedKeys.length === 0
+          ? []
+          : (results[claimAt - 1] ?? []).map((row) => parkedKey(String(row["topic"]), String(row["key"])))
+      ),
+      due: due === undefined ? [] : (results[claimAt + 1] ?? []),
+      rows: results.slice(loadsAt),
+      load: (loads) =>
+        Effect.suspend(() =>
+          this.run(
+            loads.map((load) => this.loadStatement(load)),
+            epoch
+          )
+        ),
+      commit: (writes) =>
+        Effect.suspend(() => {
+          open = false
+          return this.commit(opening.consumer, writes, epoch)
+        }),
+      rollback: Effect.suspend(() => {
+        if (!open) return Effect.void
+        open = false
+        return this.rollback(epoch)
+      })
+    }
+    return transaction
+  })
+
+  private commit(consumer: string, writes: Writes, epoch: number): Effect.Effect<void, StoreError> {
+    const rowCounts: Array<readonly [index: number, expected: number, table: string]> = []
+    const list: Array<Statement> = []
+    for (const { table, inserts, updates } of writes.changes) {
+      const statements = this.tableOf(table)
+      if (inserts.length > 0) list.push(this.statement(table, statements.insert, [JSON.stringify(inserts)]))
+      if (updates.length > 0) {
+        rowCounts.push([list.length, updates.length, table.name])
+        list.push(this.statement(table, statements.update, [JSON.stringify(updates)]))
+      }
+    }
+    if (writes.parked.length > 0) list.push({ of: "library", query: writeLetters(this.sql, consumer, writes.parked) })
+    if (writes.outbox.length > 0) list.push(this.statement("outbox", appendStatement, [outboxRows(writes.outbox)]))
+    list.push(this.statement("library", "commit"))
+    return Effect.suspend(() => this.run(list, epoch)).pipe(
+      Effect.onError(() => this.rollback(epoch)),
+      Effect.flatMap((results) => {
+        // COMMIT of a transaction that failed answers ROLLBACK and raises no error
+        const tag = results.at(-1)?.command
+        if (tag !== "COMMIT") return Effect.fail(new StoreUnavailable({ message: `COMMIT was answered with ${tag}` }))
+        const lost = rowCounts.find(([index, expected]) => results[index]?.count !== expected)
+        return lost === undefined
+          ? Effect.void
+          : Effect.die(new Error(`an update of ${lost[2]} found ${results[lost[0]]?.count} of ${lost[1]} locked rows`))
+      })
+    )
+  }
+
+  private rollback(epoch: number): Effect.Effect<void> {
+    return Effect.suspend(() =>
+      epoch === this.epoch ? this.run([this.statement("library", "rollback")]).pipe(Effect.ignore) : Effect.void
+    )
+  }
+
+  /**
+   * Sends the statements in one piece and waits for all answers. With an epoch: only on the connection of that epoch.
+   * The check and the sending are one synchronous step, so no other connection can come in between.
+   */
+  private run(
+    list: ReadonlyArray<Statement>,
+    epoch = this.epoch
+  ): Effect.Effect<ReadonlyArray<QueryResult>, StoreError> {
+    return Effect.callback<ReadonlyArray<QueryResult>, StoreError>((resume) => {
+      if (epoch !== this.epoch) {
+        resume(Effect.fail(new StoreUnavailable({ message: "the connection was lost in mid-transaction" })))
+        return
+      }
+      Promise.allSettled(list.map(({ query }) => query)).then((settled) => {
+        const results: Array<QueryResult> = []
+        for (const [index, { of }] of list.entries()) {
+          const outcome = settled[index]
+          if (outcome?.status === "fulfilled") results.push(outcome.value)
+          else return resume(Effect.fail(this.fault(of, outcome?.reason)))
+        }
+        resume(Effect.succeed(results))
+      })
+    }).pipe(
+      Effect.timeoutOrElse({
+        // Postgres ends a transaction by itself before this: it takes a connection that answers nothing
+        duration: transactionTimeoutMs + 5_000,
+        orElse: () => {
+          this.reopen()
+          return Effect.fail(new StoreUnavailable({ message: "the database did not answer in time" }))
+        }
+      })
+    )
+  }
+
+  /** Whose fault a failed statement is: see "Rules of a pass" in ARCHITECTURE.md. */
+  private fault(of: Statement["of"], error: unknown): StoreError {
+    const failure = failureOf(error)
+    const { code, message, table, constraint } = failure
+    if (of === "library" || code === inFailedTransaction || !/^2[23]/.test(code)) {
+      const owned = [...this.statements.keys()].some((own) => own.name === table)
+      // a deferred constraint speaks up at COMMIT
+      if (of === "library" && code.startsWith("23") && owned && table !== undefined)
+        return new RowRefused({ table, message })
+      if (code === checkViolation && !owned) this.partitionsMissing = true
+      return unavailable(error)
+    }
+    if (of === "outbox") {
+      if (constraint === "outbox_payload_size") return new RowRefused({ table: "outbox", message })
+      this.partitionsMissing = code === checkViolation
+      return unavailable(error)
+    }
+    if (code === uniqueViolation && of.kind === "rows" && constraint === this.tableOf(of).primaryKey)
+      return new KeyTaken({ table: of.name })
+    return new RowRefused({ table: of.name, message })
+  }
+}
+
+const claimText = `
+  with claimed as (
+    insert into inbox (message_id, consumer, bucket)
+    select c.id, $1, c.bucket
+    from jsonb_to_recordset($2::text::jsonb) as c(id uuid, bucket int)
+    where not exists (select from dead_letters d where d.consumer = $1 and d.message_id = c.id)
+    order by c.id
+    on conflict do nothing
+    returning message_id
+  )
+  select now() as now, (select coalesce(json_agg(message_id), '[]') from claimed) as claimed`
+
+const unparkText = `
+  delete from dead_letters
+  where consumer = $1
+    and message_id in (select id::uuid from jsonb_array_elements_text($2::text::jsonb) as ids(id))`
+
+const parkedKeysText = `
+  select distinct d.topic, d.key
+  from dead_letters d
+  where d.consumer = $1
+    and (d.topic, d.key) in (select pair ->> 0, pair ->> 1 from jsonb_array_elements($2::text::jsonb) as pairs(pair))`

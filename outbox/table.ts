@@ -1,0 +1,170 @@
+/**
+ * Tables as a participant sees them: rows by key, loaded before it decides and written back after.
+ *
+ * Names of columns are names of fields, values are what Postgres' types map to: text and uuid as string,
+ * int and bigint as number (they must stay below 2^53), timestamptz as Date, jsonb as its JSON.
+ */
+import { Schema } from "effect"
+
+/** A table with one key column. A log is append-only: its rows are written and never loaded. */
+export interface Table<Row extends object> {
+  readonly name: string
+  readonly kind: "rows" | "log"
+  readonly key: keyof Row & string
+  readonly columns: ReadonlyArray<string>
+  readonly decode: (row: unknown) => Row
+}
+
+// Row is contravariant in nothing but `key`; `never` keys make every table fit a registry of tables.
+export type AnyTable = Omit<Table<object>, "key"> & { readonly key: string }
+export type Tables = Readonly<Record<string, AnyTable>>
+export type RowOf<T> = T extends { readonly decode: (row: unknown) => infer Row } ? Row : never
+
+/** The rows a decision may read. Reading a key that its `touches` did not name is a bug, and says so. */
+export type Rows<T extends Tables> = {
+  readonly [K in keyof T]: { readonly get: (key: string) => RowOf<T[K]> | undefined }
+}
+
+/** The rows a decision leaves behind, whole, by table. */
+export type Puts<T extends Tables> = { readonly [K in keyof T]?: ReadonlyArray<RowOf<T[K]>> }
+
+const make =
+  (kind: "rows" | "log") =>
+  <Fields extends Schema.Struct.Fields>(
+    name: string,
+    options: { readonly key: keyof Fields & string; readonly row: Fields }
+  ): Table<Schema.Struct.Type<Fields>> => {
+    type Row = Schema.Struct.Type<Fields>
+    const decode = Schema.decodeUnknownSync(Schema.Struct(options.row) as unknown as Schema.Codec<Row, Row>)
+    return {
+      name,
+      kind,
+      key: options.key as keyof Row & string,
+      columns: Object.keys(options.row),
+      decode: (row) => decode(row)
+    }
+  }
+
+export const Table = {
+  /** Rows that decisions load by key, change and write back. */
+  make: make("rows"),
+  /** Append-only rows, such as a ledger or a history. `key` names the column that says whose entries they are. */
+  log: make("log")
+}
+
+/** A decision asked for a row that was not loaded. When it is not the pass's first message, the pass is cut there. */
+export class NotLoaded extends Error {
+  override readonly name = "NotLoaded"
+  constructor(table: string, key: string) {
+    super(`${table} ${JSON.stringify(key)} was read but not named in touches`)
+  }
+}
+
+interface Loaded {
+  /** What the database held, `undefined` when the row was absent. */
+  readonly stored: object | undefined
+  current: object | undefined
+  changed: boolean
+}
+
+/**
+ * The rows of one pass. Changes of a decision are applied only once it returned, so a decision that throws
+ * leaves nothing behind.
+ */
+export class WorkingSet {
+  private readonly rows: Map<AnyTable, Map<string, Loaded>>
+  private readonly appended = new Map<AnyTable, Array<object>>()
+
+  constructor(private readonly tables: Tables) {
+    this.rows = new Map(Object.values(tables).map((table) => [table, new Map<string, Loaded>()]))
+  }
+
+  /** What decisions read through; one view for the whole pass. */
+  readonly view = (): Rows<Tables> => {
+    const view: Record<string, { get: (key: string) => object | undefined }> = {}
+    for (const [name, table] of Object.entries(this.tables)) view[name] = { get: (key) => this.get(table, key) }
+    return view
+  }
+
+  /** The keys of `keys` that are not loaded yet. */
+  missing(table: AnyTable, keys: Iterable<string>): Array<string> {
+    const loaded = this.of(table)
+    const missing = new Set<string>()
+    for (const key of keys) if (!loaded.has(key)) missing.add(key)
+    return [...missing]
+  }
+
+  /** Remembers what the database answered for `keys`; a key without a row is remembered as absent. */
+  add(table: AnyTable, keys: ReadonlyArray<string>, rows: ReadonlyArray<object>): void {
+    const loaded = this.of(table)
+    for (const row of rows) {
+      const stored = table.decode(row)
+      loaded.set(keyOf(table, stored), { stored, current: stored, changed: false })
+    }
+    for (const key of keys)
+      if (!loaded.has(key)) loaded.set(key, { stored: undefined, current: undefined, changed: false })
+  }
+
+  private get(table: AnyTable, key: string): object | undefined {
+    const loaded = this.of(table).get(key)
+    if (loaded === undefined) throw new NotLoaded(table.name, key)
+    return loaded.current
+  }
+
+  /** Applies what a decision put. Checks all of it first: all or nothing. */
+  apply(puts: Puts<Tables>): void {
+    const entries = Object.entries(puts).map(([name, rows]) => {
+      const table = this.tables[name]
+      if (table === undefined) throw new Error(`put names ${name}, which is no table of this participant`)
+      const decoded = (rows ?? []).map((row) => table.decode(row))
+      if (table.kind === "rows") {
+        for (const row of decoded) {
+          if (!this.of(table).has(keyOf(table, row))) throw new NotLoaded(table.name, keyOf(table, row))
+        }
+      }
+      return [table, decoded] as const
+    })
+    for (const [table, rows] of entries) {
+      if (table.kind === "log") {
+        const appended = this.appended.get(table)
+        if (appended === undefined) this.appended.set(table, [...rows])
+        else appended.push(...rows)
+        continue
+      }
+      for (const row of rows) {
+        const loaded = this.of(table).get(keyOf(table, row))
+        if (loaded === undefined) continue
+        loaded.current = row
+        loaded.changed = true
+      }
+    }
+  }
+
+  /** What to write: rows absent at load are inserted, the others updated, log entries appended. */
+  changes(): Array<{
+    readonly table: AnyTable
+    readonly inserts: ReadonlyArray<object>
+    readonly updates: ReadonlyArray<object>
+  }> {
+    const changes = []
+    for (const [table, rows] of this.rows) {
+      const inserts: Array<object> = [...(this.appended.get(table) ?? [])]
+      const updates: Array<object> = []
+      for (const { stored, current, changed } of rows.values()) {
+        if (changed && current !== undefined) (stored === undefined ? inserts : updates).push(current)
+      }
+      if (inserts.length > 0 || updates.length > 0) changes.push({ table, inserts, updates })
+    }
+    return changes
+  }
+
+  private of(table: AnyTable): Map<string, Loaded> {
+    const rows = this.rows.get(table)
+    if (rows === undefined) throw new Error(`${table.name} is no table of this participant`)
+    return rows
+  }
+}
+
+/** A row's key as text. */
+export const keyOf = (table: AnyTable, row: object): string =>
+  String((row as Readonly<Record<string, unknown>>)[table.key])
