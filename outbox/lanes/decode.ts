@@ -1,0 +1,115 @@
+/**
+ * From a record on a topic to what the pass takes: a message for its handler, something unreadable to be parked, or
+ * nothing, when the type is known and simply not ours.
+ */
+import { Coordination, type Topic } from "../message.ts"
+import { idOfRecord } from "../delivery/dead-letter.ts"
+import { isUuid } from "../store/inbox.ts"
+import { readPayload, type MessageInput, type UnreadableInput } from "../pass.ts"
+import type { BrokerRecord } from "../broker/broker.ts"
+import type { AnyHandler } from "../participant.ts"
+import type { AnyContract } from "../message.ts"
+import type { ParkReason } from "../store/store.ts"
+
+export interface Reader {
+  readonly topics: ReadonlyMap<string, Topic>
+  readonly handlers: ReadonlyMap<AnyContract, AnyHandler>
+}
+
+/** A type that is in the topic's catalogue but not handled here, or an unknown one on an events topic. */
+export interface Skipped {
+  readonly _tag: "skipped"
+  readonly known: boolean
+}
+
+const decoder = new TextDecoder("utf-8", { fatal: true })
+
+/** The header's one value as text; undefined when it is absent, repeated, not UTF-8, too long or holds control characters. */
+const headerOf = (record: BrokerRecord, name: string): string | undefined => {
+  const value = record.headers[name]
+  if (value === undefined || value === null) return undefined
+  if (typeof value === "string") return value
+  if (!(value instanceof Uint8Array) || value.length > 256) return undefined
+  const text = Buffer.from(value.buffer, value.byteOffset, value.length).toString("latin1")
+  return /^[\x20-\x7e]*$/.test(text) ? text : undefined
+}
+
+const textOf = (bytes: Uint8Array | null): string | undefined => {
+  if (bytes === null) return undefined
+  try {
+    return decoder.decode(bytes)
+  } catch {
+    return undefined
+  }
+}
+
+const traceparentPattern = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/
+
+/** Reads a record. `redrive` marks a message that lies in the dead letters and is decided anew. */
+export const readRecord = (
+  reader: Reader,
+  record: BrokerRecord,
+  redrive = false
+): MessageInput | UnreadableInput | Skipped => {
+  const type = headerOf(record, "ce_type")
+  const id = headerOf(record, "id")
+  const key = textOf(record.key)
+  const park = (reason: ParkReason, detail: string): UnreadableInput => ({
+    _tag: "unreadable",
+    letter: {
+      id: id !== undefined && isUuid(id) ? id : idOfRecord(record),
+      type: type ?? null,
+      key: key ?? null,
+      reason,
+      detail,
+      record
+    }
+  })
+  if (type === undefined) return park("unreadable", "header ce_type is missing, repeated or not plain text")
+  const topic = reader.topics.get(record.topic)
+  const contract = topic?.catalogue.get(type)
+  if (contract === undefined) {
+    return topic?.kind === "commands"
+      ? park("unknown-type", `${record.topic} carries no ${type}`)
+      : { _tag: "skipped", known: false }
+  }
+  const handler = reader.handlers.get(contract)
+  if (handler === undefined) return { _tag: "skipped", known: true }
+
+  if (id === undefined || !isUuid(id))
+    return park("unreadable", "header id is missing, repeated or not a lower-case UUID")
+  if (key === undefined) return park("unreadable", "the record has no key that is UTF-8")
+  const correlation = headerOf(record, "correlation")
+  if (correlation === undefined) return park("unreadable", "header correlation is missing, repeated or not plain text")
+  const coordination = headerOf(record, "coordination")
+  if (!isCoordination(coordination))
+    return park("unreadable", `header coordination is not one of ${Coordination.literals.join(", ")}`)
+  const text = textOf(record.value)
+  if (text === undefined)
+    return park("unreadable", record.value === null ? "the record has no value" : "the value is not UTF-8")
+  const read = readPayload(contract, text)
+  if ("unreadable" in read) return park("unreadable", read.unreadable)
+
+  const traceparent = headerOf(record, "traceparent")
+  return {
+    _tag: "message",
+    envelope: {
+      id,
+      topic: record.topic,
+      key,
+      type,
+      correlation,
+      causation: headerOf(record, "causation") ?? null,
+      coordination,
+      traceparent: traceparent !== undefined && traceparentPattern.test(traceparent) ? traceparent : null,
+      schemaVersion: Number(headerOf(record, "schema_version") ?? contract.schemaVersion)
+    },
+    payload: read.payload,
+    handler,
+    record,
+    redrive
+  }
+}
+
+const isCoordination = (text: string | undefined): text is Coordination =>
+  text === "orchestration" || text === "choreography"

@@ -1,0 +1,62 @@
+/**
+ * The timers lane: rows whose `due_at` has passed are decided like messages. Several replicas may run it: a row is
+ * locked by one of them and passed over by the others, and its decision moves `due_at` in the same transaction.
+ */
+import { Clock, Effect } from "effect"
+import { untilCommitted, type LaneContext } from "./lane.ts"
+import { runDue, type DueInput } from "../pass.ts"
+import type { StoreLane, Store } from "../store/store.ts"
+import type { AnyHandler } from "../participant.ts"
+import type { AnyTable } from "../table.ts"
+
+/** How often to look for due rows: deadlines are of seconds and longer. */
+const lookEvery = "250 millis"
+/** How many rows one pass takes. */
+const limit = 200
+/** How long a row whose decision is at fault is left alone. */
+const pauseAfterFaultMs = 60_000
+
+export const timersLane = (context: LaneContext, lane: StoreLane, store: Store["Service"]): Effect.Effect<never> => {
+  const { participant } = context
+  const tables = [...participant.timers].flatMap(([name, handler]) => {
+    const table = participant.tables[name]
+    return table === undefined ? [] : [{ table, handler, paused: new Map<string, number>() }]
+  })
+  return Effect.forEach(tables, (entry) => look(context, lane, store, entry), { discard: true }).pipe(
+    Effect.delay(lookEvery),
+    Effect.forever
+  )
+}
+
+interface Timer {
+  readonly table: AnyTable
+  readonly handler: AnyHandler
+  /** Rows whose decision is at fault, and until when they are left alone. */
+  readonly paused: Map<string, number>
+}
+
+const look = Effect.fnUntraced(function* (
+  context: LaneContext,
+  lane: StoreLane,
+  store: Store["Service"],
+  timer: Timer
+) {
+  const { table, handler, paused } = timer
+  const now = yield* Clock.currentTimeMillis
+  for (const [key, until] of paused) if (until <= now) paused.delete(key)
+  const due = yield* untilCommitted(context, store.nextDue(table))
+  if (due === null || due.getTime() > now) return
+  const input: DueInput = { _tag: "due", table, handler, limit }
+  const { decided, failed } = yield* untilCommitted(
+    context,
+    runDue({ ...context.environment, lane }, input, new Set(paused.keys()))
+  )
+  context.counters.timers += decided
+  if (decided > 0) context.counters.passes++
+  for (const { key, detail } of failed) {
+    paused.set(key, now + pauseAfterFaultMs)
+    yield* Effect.logError(
+      `${context.participant.name}: due ${table.name} ${key} can't be decided, looked at again in a minute: ${detail}`
+    )
+  }
+})

@@ -1,0 +1,367 @@
+/**
+ * Sagas: a definition is data, `advance` is pure, and the orchestrator is a participant like any other.
+ *
+ * Rules that hold for every definition: a reply counts only for the step that awaits it; the ended states absorb;
+ * compensation runs in reverse, takes in the step in flight when its outcome is unknown, never stops half way, and no
+ * step goes forward once it began; a lost reply is asked for again after its deadline, with a new message id; attempts
+ * are bounded before the pivot and unbounded from it on; a saga ends on the version it started with.
+ */
+import { Duration, Schema } from "effect"
+import { Coordination, type AnyContract, type Contract, type Outgoing } from "./message.ts"
+import { Participant, type Context, type Decision } from "./participant.ts"
+import { Table, type RowOf } from "./table.ts"
+
+export const SagaState = Schema.Literals(["RUNNING", "COMPENSATING", "COMPLETED", "COMPENSATED"])
+
+const sagas = Table.make("sagas", {
+  key: "id",
+  row: {
+    id: Schema.String,
+    definition: Schema.String,
+    version: Schema.Int,
+    state: SagaState,
+    /** The step whose reply is awaited, or, when compensating, whose undoing is. */
+    step: Schema.String,
+    attempt: Schema.Int,
+    /** How many entries its log has. */
+    position: Schema.Int,
+    coordination: Coordination,
+    data: Schema.Unknown,
+    reason: Schema.NullOr(Schema.String),
+    due_at: Schema.NullOr(Schema.Date),
+    started_at: Schema.Date,
+    ended_at: Schema.NullOr(Schema.Date)
+  }
+})
+
+const sagaLog = Table.log("saga_log", {
+  key: "saga_id",
+  row: {
+    saga_id: Schema.String,
+    position: Schema.Int,
+    at: Schema.Date,
+    state: SagaState,
+    step: Schema.String,
+    attempt: Schema.Int,
+    /** What brought the saga here: a message's type and id, or that its deadline passed. */
+    cause_type: Schema.String,
+    cause_id: Schema.NullOr(Schema.String),
+    asked_type: Schema.NullOr(Schema.String),
+    asked_id: Schema.NullOr(Schema.String),
+    reason: Schema.NullOr(Schema.String)
+  }
+})
+
+const tables = { sagas, saga_log: sagaLog }
+export type SagaTables = typeof tables
+export type SagaRow = RowOf<typeof sagas>
+
+/** What a step may use to make its messages. */
+export interface SagaView<Data> {
+  readonly id: string
+  readonly data: Data
+  /** Why the saga is being undone. */
+  readonly reason: string | null
+}
+
+/** One step: what to ask, what the answers are, and how to take it back. */
+export interface Step<
+  Data,
+  Success extends object = object,
+  Failure extends { readonly reason: string } = { readonly reason: string }
+> {
+  readonly name: string
+  readonly ask: (saga: SagaView<Data>) => Outgoing
+  readonly success: Contract<Success>
+  /** What the saga remembers of the answer. */
+  readonly learn?: (data: Data, event: Success) => Data
+  /** The answer that nothing was done; its reason becomes the saga's. Without it the step can only succeed. */
+  readonly failure?: Contract<Failure>
+  /** Takes the step back, whether or not it took effect. Without it there is nothing to take back. */
+  readonly undo?: { readonly ask: (saga: SagaView<Data>) => Outgoing; readonly done: Contract<never> }
+  /** How long to wait for an answer; the wait doubles with each attempt. */
+  readonly deadline: Duration.Input
+  /** How often to ask before the saga gives the step up. From the pivot on, and when undoing, it never does. */
+  readonly attempts: number
+}
+
+/** A step whose types are not known here. */
+interface AnyStep {
+  readonly name: string
+  readonly ask: (saga: SagaView<unknown>) => Outgoing
+  readonly success: AnyContract
+  readonly learn: ((data: unknown, event: object) => unknown) | undefined
+  readonly failure: AnyContract | undefined
+  readonly undo: { readonly ask: (saga: SagaView<unknown>) => Outgoing; readonly done: AnyContract } | undefined
+  readonly deadlineMs: number
+  readonly attempts: number
+}
+
+export interface SagaDefinition<Data = unknown> {
+  readonly name: string
+  readonly version: number
+  readonly steps: ReadonlyArray<AnyStep>
+  /** The index of the step after which the saga only goes forward. */
+  readonly pivot: number
+  readonly decode: (data: unknown) => Data
+}
+
+/** The longest wait between two attempts. */
+const longestWaitMs = 600_000
+
+/** What `advance` is told: an answer, or that the deadline of the awaited answer has passed. */
+export type SagaInput = { readonly contract: AnyContract; readonly payload: object } | "deadline"
+
+export interface Advance {
+  readonly row: SagaRow
+  readonly log: ReadonlyArray<RowOf<typeof sagaLog>>
+  readonly send: ReadonlyArray<Outgoing>
+}
+
+/**
+ * The saga's next state after an input, or undefined when the input is none that it awaits: a late reply, a second
+ * one, or anything after its end.
+ */
+export const advance = (
+  definition: SagaDefinition,
+  saga: SagaRow,
+  input: SagaInput,
+  context: Context
+): Advance | undefined => {
+  const index = definition.steps.findIndex((step) => step.name === saga.step)
+  const step = definition.steps[index]
+  if (step === undefined)
+    throw new Error(
+      `saga ${saga.id} is at step ${saga.step}, which ${definition.name} v${definition.version} does not have`
+    )
+  if (saga.state === "RUNNING") {
+    if (input === "deadline") {
+      if (index >= definition.pivot || saga.attempt < step.attempts)
+        return ask(definition, saga, index, saga.attempt + 1, context)
+      return compensate(definition, { ...saga, reason: `${step.name.toUpperCase()}_TIMEOUT` }, index, context)
+    }
+    if (input.contract === step.success) {
+      const data = step.learn === undefined ? saga.data : step.learn(definition.decode(saga.data), input.payload)
+      return forward(definition, { ...saga, data }, index + 1, context)
+    }
+    if (input.contract === step.failure) {
+      return compensate(definition, { ...saga, reason: reasonOf(input.payload) }, index - 1, context)
+    }
+  }
+  if (saga.state === "COMPENSATING") {
+    if (input === "deadline") return undo(saga, step, saga.attempt + 1, definition, context)
+    if (input.contract === step.undo?.done) return compensate(definition, saga, index - 1, context)
+  }
+  return undefined
+}
+
+const reasonOf = (payload: object): string => ("reason" in payload ? String(payload.reason) : "FAILED")
+
+const forward = (definition: SagaDefinition, saga: SagaRow, index: number, context: Context): Advance =>
+  index === definition.steps.length
+    ? end({ ...saga, state: "COMPLETED" }, context)
+    : ask(definition, saga, index, 1, context)
+
+/** Undoes the nearest step at or before `index` that can be undone. */
+const compensate = (definition: SagaDefinition, saga: SagaRow, index: number, context: Context): Advance => {
+  const step = definition.steps.slice(0, Math.max(0, index + 1)).findLast(({ undo }) => undo !== undefined)
+  return step === undefined
+    ? end({ ...saga, state: "COMPENSATED" }, context)
+    : undo({ ...saga, state: "COMPENSATING" }, step, 1, definition, context)
+}
+
+const ask = (definition: SagaDefinition, saga: SagaRow, index: number, attempt: number, context: Context): Advance => {
+  const step = definition.steps[index]
+  if (step === undefined) throw new Error(`${definition.name} has no step ${index}`)
+  return wait(saga, step, attempt, step.ask(viewOf(definition, saga)), context)
+}
+
+const undo = (saga: SagaRow, step: AnyStep, attempt: number, definition: SagaDefinition, context: Context): Advance => {
+  if (step.undo === undefined) throw new Error(`step ${step.name} of ${definition.name} has no undo`)
+  return wait(saga, step, attempt, step.undo.ask(viewOf(definition, saga)), context)
+}
+
+const viewOf = (definition: SagaDefinition, saga: SagaRow): SagaView<unknown> => ({
+  id: saga.id,
+  data: definition.decode(saga.data),
+  reason: saga.reason
+})
+
+const wait = (saga: SagaRow, step: AnyStep, attempt: number, asked: Outgoing, context: Context): Advance => {
+  const waitMs = Math.min(longestWaitMs, step.deadlineMs * 2 ** (attempt - 1))
+  const row: SagaRow = {
+    ...saga,
+    step: step.name,
+    attempt,
+    position: saga.position + 1,
+    due_at: new Date(context.now.getTime() + waitMs)
+  }
+  const id = context.newId()
+  const message: Outgoing = { ...asked, id, correlation: saga.id, coordination: saga.coordination }
+  return { row, log: [entry(row, context, { type: asked.contract.type, id })], send: [message] }
+}
+
+const end = (saga: SagaRow, context: Context): Advance => {
+  const row: SagaRow = { ...saga, position: saga.position + 1, due_at: null, ended_at: context.now }
+  return { row, log: [entry(row, context, undefined)], send: [] }
+}
+
+const entry = (row: SagaRow, context: Context, asked: { readonly type: string; readonly id: string } | undefined) => ({
+  saga_id: row.id,
+  position: row.position,
+  at: context.now,
+  state: row.state,
+  step: row.step,
+  attempt: row.attempt,
+  cause_type: context.type,
+  cause_id: context.type.startsWith("due ") ? null : context.id,
+  asked_type: asked?.type ?? null,
+  asked_id: asked?.id ?? null,
+  reason: row.reason
+})
+
+const decisionOf = ({ row, log, send }: Advance): Decision<SagaTables, never> => ({
+  put: { sagas: [row], saga_log: log },
+  send
+})
+
+/** A message that starts a saga which nobody started yet: its first steps, up to `after`, are done already. */
+export interface SagaStart {
+  readonly on: AnyContract
+  readonly definition: SagaDefinition
+  readonly after: string
+  readonly data: (payload: object) => unknown
+}
+
+export const Saga = {
+  tables,
+
+  /** A step, with its types checked against each other: `Saga.step<Data>()({ … })`. */
+  step:
+    <Data>() =>
+    <
+      Success extends object,
+      Failure extends { readonly reason: string } = { readonly reason: string },
+      Undone extends object = object
+    >(
+      step: Omit<Step<Data, Success, Failure>, "undo"> & {
+        readonly undo?: { readonly ask: (saga: SagaView<Data>) => Outgoing; readonly done: Contract<Undone> }
+      }
+    ): Step<Data> =>
+      // A step is only ever given the data of its own definition and the payloads of its own contracts.
+      step as unknown as Step<Data>,
+
+  /** A definition. Throws when it breaks a rule: two steps of one name, no such pivot, no attempts. */
+  define: <Fields extends Schema.Struct.Fields>(options: {
+    readonly name: string
+    readonly version: number
+    readonly data: Fields
+    readonly pivot: string
+    readonly steps: ReadonlyArray<Step<Schema.Struct.Type<Fields>>>
+  }): SagaDefinition<Schema.Struct.Type<Fields>> => {
+    type Data = Schema.Struct.Type<Fields>
+    const names = options.steps.map((step) => step.name)
+    if (new Set(names).size !== names.length) throw new Error(`${options.name} has two steps of one name`)
+    const pivot = names.indexOf(options.pivot)
+    if (pivot < 0) throw new Error(`${options.name} has no step ${options.pivot} to be its pivot`)
+    const decode = Schema.decodeUnknownSync(Schema.Struct(options.data) as unknown as Schema.Codec<Data, Data>)
+    return {
+      name: options.name,
+      version: options.version,
+      pivot,
+      decode: (data) => decode(data),
+      steps: options.steps.map((step) => {
+        if (!Number.isInteger(step.attempts) || step.attempts < 1)
+          throw new Error(`step ${step.name} of ${options.name} needs at least one attempt`)
+        const { deadline, ...rest } = step
+        return { ...rest, deadlineMs: Duration.toMillis(Duration.fromInputUnsafe(deadline)) } as unknown as AnyStep
+      })
+    }
+  },
+
+  /** The message that starts a saga which nobody started yet, with the types of its payload and data checked. */
+  startedBy: <P extends object, Data>(options: {
+    readonly on: Contract<P>
+    readonly definition: SagaDefinition<Data>
+    /** The step that the message shows to be done. */
+    readonly after: string
+    readonly data: (payload: P) => Data
+  }): SagaStart => options as unknown as SagaStart,
+
+  /** A new saga, asking for its first step; its id is the correlation of all its messages. */
+  start: <Data>(
+    definition: SagaDefinition<Data>,
+    id: string,
+    data: Data,
+    context: Context,
+    after?: string
+  ): Decision<SagaTables, never> => {
+    const saga: SagaRow = {
+      id,
+      definition: definition.name,
+      version: definition.version,
+      state: "RUNNING",
+      step: "",
+      attempt: 1,
+      position: 0,
+      coordination: context.coordination,
+      data,
+      reason: null,
+      due_at: null,
+      started_at: context.now,
+      ended_at: null
+    }
+    const next = after === undefined ? 0 : definition.steps.findIndex((step) => step.name === after) + 1
+    return decisionOf(forward(definition, saga, next, context))
+  },
+
+  /**
+   * The orchestrator: a participant that gives every answer and every passed deadline to the saga it belongs to.
+   * Answers to sagas that don't exist are dropped, unless `starts` says that they start one.
+   */
+  participant: (
+    name: string,
+    definitions: ReadonlyArray<SagaDefinition>,
+    options: { readonly starts: ReadonlyArray<SagaStart> }
+  ): Participant<SagaTables> => {
+    const registry = new Map(
+      definitions.map((definition) => [`${definition.name} v${definition.version}`, definition as SagaDefinition])
+    )
+    const definitionOf = (saga: SagaRow): SagaDefinition => {
+      const found = registry.get(`${saga.definition} v${saga.version}`)
+      if (found === undefined)
+        throw new Error(`saga ${saga.id} runs on ${saga.definition} v${saga.version}, which this build does not have`)
+      return found
+    }
+    const step = (saga: SagaRow, input: SagaInput, context: Context): Decision<SagaTables, never> => {
+      const next = advance(definitionOf(saga), saga, input, context)
+      return next === undefined ? {} : decisionOf(next)
+    }
+    const contracts = new Set<AnyContract>(options.starts.map((start) => start.on))
+    for (const { steps } of registry.values()) {
+      for (const { success, failure, undo } of steps) {
+        for (const contract of [success, failure, undo?.done]) if (contract !== undefined) contracts.add(contract)
+      }
+    }
+    const empty: Participant<SagaTables> = Participant.make(name, tables).due("sagas", {
+      decide: (_rows, saga, context) => step(saga, "deadline", context)
+    })
+    return [...contracts].reduce(
+      (participant, contract) =>
+        // The payload goes to the step of this very contract.
+        participant.on(contract as unknown as Contract<object>, {
+          touches: { sagas: (_payload, _rows, cause) => (cause.correlation === null ? [] : [cause.correlation]) },
+          decide: (rows, payload, context) => {
+            if (context.coordination !== "orchestration" || context.correlation === null) return {}
+            const saga = rows.sagas.get(context.correlation)
+            if (saga !== undefined) return step(saga, { contract, payload }, context)
+            const start = options.starts.find(({ on }) => on === contract)
+            return start === undefined
+              ? {}
+              : Saga.start(start.definition, context.correlation, start.data(payload), context, start.after)
+          }
+        }),
+      empty
+    )
+  }
+}
