@@ -2,7 +2,7 @@
 export { Coordination, Request, Topic } from "./message.ts"
 export type { Contract, Envelope, Outgoing } from "./message.ts"
 export { Table } from "./table.ts"
-export type { RowOf, Rows, Tables } from "./table.ts"
+export type { RowOf, Rows, TableKind, Tables } from "./table.ts"
 export { Participant } from "./participant.ts"
 export type { Cause, Context, Decision, Handler } from "./participant.ts"
 export { advance, Saga, SagaState } from "./saga.ts"

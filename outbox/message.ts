@@ -121,8 +121,15 @@ export const Request = {
   })
 }
 
-/** Postgres can hold no U+0000 in text or jsonb: such a message is refused by whoever meets it first. */
-const unstorable = (json: string): boolean => json.includes("\\u0000") || json.includes("\u0000")
+/** The longest payload a message may have, in characters of JSON: well below a topic's `max.message.bytes` of 1 MiB. */
+export const maxPayloadLength = 262_144
+
+/**
+ * Postgres can hold neither U+0000 nor half of a surrogate pair: such a message is refused by whoever meets it first.
+ * `JSON.stringify` escapes both, and an escaped backslash before `u0000` is neither.
+ */
+const unstorable = (json: string): boolean => json.includes("\\u") && /(?<!\\)(?:\\\\)*\\u(?:0000|d)/.test(json)
+const unstorableText = "U+0000 or half of a surrogate pair, which Postgres cannot store"
 
 const decoders = new WeakMap<object, (input: unknown) => Exit.Exit<object, Schema.SchemaError>>()
 const decoderOf = (schema: Schema.Codec<object, object>) => {
@@ -139,25 +146,31 @@ export const decodePayload = (
   contract: AnyContract,
   json: string
 ): { readonly payload: object } | { readonly unreadable: string } => {
-  if (unstorable(json)) return { unreadable: "payload holds U+0000, which Postgres cannot store" }
   let parsed: unknown
   try {
     parsed = JSON.parse(json)
   } catch (cause) {
     return { unreadable: `payload is not JSON: ${cause instanceof Error ? cause.message : String(cause)}` }
   }
+  // text on the wire may escape what it likes: what it stands for is looked at only when it escapes something
+  if (json.includes("\\u") && unstorable(JSON.stringify(parsed)))
+    return { unreadable: `payload holds ${unstorableText}` }
   const exit = decoderOf(contract.schema)(parsed)
   return Exit.isSuccess(exit)
     ? { payload: exit.value }
     : { unreadable: `payload is not a ${contract.type}: ${messageOf(exit)}` }
 }
 
-/** JSON text of a payload that was checked against its contract; throws when the payload breaks it. */
+/** JSON text of a payload that was checked against its contract; throws when the payload breaks it or is too long. */
 export const encodePayload = (outgoing: Outgoing): string => {
   const exit = decoderOf(outgoing.contract.schema)(outgoing.payload)
   if (Exit.isFailure(exit)) throw new Error(`${outgoing.contract.type} breaks its contract: ${messageOf(exit)}`)
   const json = JSON.stringify(exit.value)
-  if (unstorable(json)) throw new Error(`${outgoing.contract.type} holds U+0000, which Postgres cannot store`)
+  if (unstorable(json)) throw new Error(`${outgoing.contract.type} holds ${unstorableText}`)
+  if (json.length > maxPayloadLength)
+    throw new Error(
+      `${outgoing.contract.type} has ${json.length} characters, more than the ${maxPayloadLength} a message may have`
+    )
   return json
 }
 

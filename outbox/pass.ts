@@ -6,12 +6,27 @@
  * rows Postgres refuses, is parked alone and spoils no other; trouble of the store fails the pass and parks nothing.
  */
 import { Clock, Effect, Schema } from "effect"
-import { decodePayload, encodePayload, type AnyContract, type Envelope, type OutboxMessage } from "./message.ts"
+import {
+  decodePayload,
+  encodePayload,
+  maxPayloadLength,
+  type AnyContract,
+  type Envelope,
+  type OutboxMessage
+} from "./message.ts"
 import type { BrokerRecord } from "./broker/broker.ts"
 import type { AnyHandler, Cause, Context, Decision } from "./participant.ts"
 import { deadLetterCopy } from "./delivery/dead-letter.ts"
 import { bucketOf, type InboxWindow } from "./store/inbox.ts"
-import type { DeadLetter, Load, ParkReason, StoreError, StoreLane, Transaction } from "./store/store.ts"
+import {
+  parkedKey,
+  type DeadLetter,
+  type Load,
+  type ParkReason,
+  type StoreError,
+  type StoreLane,
+  type Transaction
+} from "./store/store.ts"
 import { NotLoaded, Table, WorkingSet, type AnyTable, type Rows, type Tables } from "./table.ts"
 
 /** A decoded message from a topic. `redrive` says that it lies in the dead letters and is to be decided after all. */
@@ -72,7 +87,7 @@ export interface PassEnvironment {
 }
 
 /** Replies to requests, by idempotency key. Written with the request's own effects, read before it is decided. */
-export const idempotencyKeys = Table.make("idempotency_keys", {
+export const idempotencyKeys = Table.reference("idempotency_keys", {
   key: "key",
   row: { key: Schema.String, fingerprint: Schema.String, reply: Schema.Unknown }
 })
@@ -420,8 +435,6 @@ class Pass {
   }
 }
 
-export const parkedKey = (topic: string, key: string): string => `${topic}\n${key}`
-
 const idempotencyOf = (view: Rows<Tables>): Rows<{ keys: typeof idempotencyKeys }>["keys"] => {
   const rows = view["idempotencyKeys"]
   if (rows === undefined) throw new Error("a request was decided without its idempotency keys")
@@ -451,11 +464,6 @@ const toOutbox = (
   newId: () => string
 ): OutboxMessage => {
   const payload = encodePayload(outgoing)
-  if (payload.length > maxPayloadLength) {
-    throw new Error(
-      `${outgoing.contract.type} has ${payload.length} characters, more than the ${maxPayloadLength} a message may have`
-    )
-  }
   // The contract's key function takes the payload that was just checked against its schema.
   const key = (outgoing.contract as unknown as { key: (payload: object) => string }).key(outgoing.payload)
   return {
@@ -471,9 +479,6 @@ const toOutbox = (
     schemaVersion: outgoing.contract.schemaVersion
   }
 }
-
-/** The longest payload a message may have, in characters of JSON: well below a topic's `max.message.bytes` of 1 MiB. */
-export const maxPayloadLength = 262_144
 
 /** Decodes a message's payload for its handler, or says why it can't be. */
 export const readPayload = (contract: AnyContract, json: string): ReturnType<typeof decodePayload> =>

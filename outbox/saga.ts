@@ -106,7 +106,7 @@ export interface SagaDefinition<Data = unknown> {
   readonly decode: (data: unknown) => Data
 }
 
-/** The longest wait between two attempts. */
+/** What waiting doubles up to; a deadline that is longer to begin with stays as it is. */
 const longestWaitMs = 600_000
 
 /** What `advance` is told: an answer, or that the deadline of the awaited answer has passed. */
@@ -128,6 +128,7 @@ export const advance = (
   input: SagaInput,
   context: Context
 ): Advance | undefined => {
+  if (hasEnded(saga)) return undefined
   const index = definition.steps.findIndex((step) => step.name === saga.step)
   const step = definition.steps[index]
   if (step === undefined)
@@ -138,7 +139,7 @@ export const advance = (
     if (input === "deadline") {
       if (index >= definition.pivot || saga.attempt < step.attempts)
         return ask(definition, saga, index, saga.attempt + 1, context)
-      return compensate(definition, { ...saga, reason: `${step.name.toUpperCase()}_TIMEOUT` }, index, context)
+      return compensate(definition, { ...saga, reason: timeoutOf(step) }, index, context)
     }
     if (input.contract === step.success) {
       const data = step.learn === undefined ? saga.data : step.learn(definition.decode(saga.data), input.payload)
@@ -155,7 +156,12 @@ export const advance = (
   return undefined
 }
 
+const hasEnded = (saga: SagaRow): boolean => saga.state === "COMPLETED" || saga.state === "COMPENSATED"
+
 const reasonOf = (payload: object): string => ("reason" in payload ? String(payload.reason) : "FAILED")
+
+/** A code, whatever the step's name: reasons travel in payloads. */
+const timeoutOf = (step: AnyStep): string => `${step.name.toUpperCase().replaceAll(/[^A-Z0-9]+/g, "_")}_TIMEOUT`
 
 const forward = (definition: SagaDefinition, saga: SagaRow, index: number, context: Context): Advance =>
   index === definition.steps.length
@@ -188,7 +194,7 @@ const viewOf = (definition: SagaDefinition, saga: SagaRow): SagaView<unknown> =>
 })
 
 const wait = (saga: SagaRow, step: AnyStep, attempt: number, asked: Outgoing, context: Context): Advance => {
-  const waitMs = Math.min(longestWaitMs, step.deadlineMs * 2 ** (attempt - 1))
+  const waitMs = Math.max(step.deadlineMs, Math.min(longestWaitMs, step.deadlineMs * 2 ** (attempt - 1)))
   const row: SagaRow = {
     ...saga,
     step: step.name,
@@ -219,6 +225,12 @@ const entry = (row: SagaRow, context: Context, asked: { readonly type: string; r
   asked_id: asked?.id ?? null,
   reason: row.reason
 })
+
+const indexOf = (definition: SagaDefinition, name: string): number => {
+  const index = definition.steps.findIndex((step) => step.name === name)
+  if (index < 0) throw new Error(`${definition.name} v${definition.version} has no step ${name}`)
+  return index
+}
 
 const decisionOf = ({ row, log, send }: Advance): Decision<SagaTables, never> => ({
   put: { sagas: [row], saga_log: log },
@@ -251,7 +263,10 @@ export const Saga = {
       // A step is only ever given the data of its own definition and the payloads of its own contracts.
       step as unknown as Step<Data>,
 
-  /** A definition. Throws when it breaks a rule: two steps of one name, no such pivot, no attempts. */
+  /**
+   * A definition. Throws when it breaks a rule: two steps of one name, two uses of one reply, no such pivot, a failure
+   * after it, no attempts, no deadline.
+   */
   define: <Fields extends Schema.Struct.Fields>(options: {
     readonly name: string
     readonly version: number
@@ -264,17 +279,26 @@ export const Saga = {
     if (new Set(names).size !== names.length) throw new Error(`${options.name} has two steps of one name`)
     const pivot = names.indexOf(options.pivot)
     if (pivot < 0) throw new Error(`${options.name} has no step ${options.pivot} to be its pivot`)
+    // a late reply would count for the other step, a second one for the next
+    const replies = options.steps.flatMap(({ success, failure, undo }) => [success, failure, undo?.done])
+    const twice = replies.find((reply, index) => reply !== undefined && replies.indexOf(reply) !== index)
+    if (twice !== undefined) throw new Error(`${options.name} has two uses of the reply ${twice.type}`)
     const decode = Schema.decodeUnknownSync(Schema.Struct(options.data) as unknown as Schema.Codec<Data, Data>)
     return {
       name: options.name,
       version: options.version,
       pivot,
       decode: (data) => decode(data),
-      steps: options.steps.map((step) => {
+      steps: options.steps.map((step, index) => {
+        const { deadline, ...rest } = step
+        const deadlineMs = Duration.toMillis(Duration.fromInputUnsafe(deadline))
         if (!Number.isInteger(step.attempts) || step.attempts < 1)
           throw new Error(`step ${step.name} of ${options.name} needs at least one attempt`)
-        const { deadline, ...rest } = step
-        return { ...rest, deadlineMs: Duration.toMillis(Duration.fromInputUnsafe(deadline)) } as unknown as AnyStep
+        if (!Number.isFinite(deadlineMs) || deadlineMs <= 0)
+          throw new Error(`step ${step.name} of ${options.name} needs a deadline that passes`)
+        if (index > pivot && step.failure !== undefined)
+          throw new Error(`step ${step.name} of ${options.name} comes after the pivot and can only succeed`)
+        return { ...rest, deadlineMs } as unknown as AnyStep
       })
     }
   },
@@ -286,7 +310,10 @@ export const Saga = {
     /** The step that the message shows to be done. */
     readonly after: string
     readonly data: (payload: P) => Data
-  }): SagaStart => options as unknown as SagaStart,
+  }): SagaStart => {
+    indexOf(options.definition, options.after)
+    return options as unknown as SagaStart
+  },
 
   /** A new saga, asking for its first step; its id is the correlation of all its messages. */
   start: <Data>(
@@ -311,7 +338,7 @@ export const Saga = {
       started_at: context.now,
       ended_at: null
     }
-    const next = after === undefined ? 0 : definition.steps.findIndex((step) => step.name === after) + 1
+    const next = after === undefined ? 0 : indexOf(definition, after) + 1
     return decisionOf(forward(definition, saga, next, context))
   },
 
@@ -327,6 +354,10 @@ export const Saga = {
     const registry = new Map(
       definitions.map((definition) => [`${definition.name} v${definition.version}`, definition as SagaDefinition])
     )
+    if (registry.size !== definitions.length) throw new Error(`${name} has two definitions of one name and version`)
+    const stranger = options.starts.find((start) => !definitions.includes(start.definition))
+    if (stranger !== undefined)
+      throw new Error(`${name} starts ${stranger.definition.name}, which is none of its definitions`)
     const definitionOf = (saga: SagaRow): SagaDefinition => {
       const found = registry.get(`${saga.definition} v${saga.version}`)
       if (found === undefined)
@@ -334,6 +365,8 @@ export const Saga = {
       return found
     }
     const step = (saga: SagaRow, input: SagaInput, context: Context): Decision<SagaTables, never> => {
+      // the definition of a saga that has ended may be gone from this build
+      if (hasEnded(saga)) return {}
       const next = advance(definitionOf(saga), saga, input, context)
       return next === undefined ? {} : decisionOf(next)
     }

@@ -6,10 +6,16 @@
  */
 import { Schema } from "effect"
 
-/** A table with one key column. A log is append-only: its rows are written and never loaded. */
+/**
+ * `rows` are loaded with a lock, changed and written back. A `log` is append-only: its rows are written and never
+ * loaded. Rows of a `reference` never change: they are loaded without a lock.
+ */
+export type TableKind = "rows" | "log" | "reference"
+
+/** A table with one key column. */
 export interface Table<Row extends object> {
   readonly name: string
-  readonly kind: "rows" | "log"
+  readonly kind: TableKind
   readonly key: keyof Row & string
   readonly columns: ReadonlyArray<string>
   readonly decode: (row: unknown) => Row
@@ -29,7 +35,7 @@ export type Rows<T extends Tables> = {
 export type Puts<T extends Tables> = { readonly [K in keyof T]?: ReadonlyArray<RowOf<T[K]>> }
 
 const make =
-  (kind: "rows" | "log") =>
+  (kind: TableKind) =>
   <Fields extends Schema.Struct.Fields>(
     name: string,
     options: { readonly key: keyof Fields & string; readonly row: Fields }
@@ -49,7 +55,9 @@ export const Table = {
   /** Rows that decisions load by key, change and write back. */
   make: make("rows"),
   /** Append-only rows, such as a ledger or a history. `key` names the column that says whose entries they are. */
-  log: make("log")
+  log: make("log"),
+  /** Rows that decisions look up and never change, such as a price list kept by somebody else. */
+  reference: make("reference")
 }
 
 /** A decision asked for a row that was not loaded. When it is not the pass's first message, the pass is cut there. */
@@ -117,9 +125,11 @@ export class WorkingSet {
       const table = this.tables[name]
       if (table === undefined) throw new Error(`put names ${name}, which is no table of this participant`)
       const decoded = (rows ?? []).map((row) => table.decode(row))
-      if (table.kind === "rows") {
-        for (const row of decoded) {
-          if (!this.of(table).has(keyOf(table, row))) throw new NotLoaded(table.name, keyOf(table, row))
+      for (const row of table.kind === "log" ? [] : decoded) {
+        const loaded = this.of(table).get(keyOf(table, row))
+        if (loaded === undefined) throw new NotLoaded(table.name, keyOf(table, row))
+        if (table.kind === "reference" && loaded.current !== undefined) {
+          throw new Error(`${table.name} ${keyOf(table, row)} is a reference and can't be changed`)
         }
       }
       return [table, decoded] as const

@@ -7,7 +7,7 @@
  */
 import { execFileSync } from "node:child_process"
 import { mkdirSync, readFileSync, readdirSync, readlinkSync, renameSync, writeFileSync } from "node:fs"
-import { join } from "node:path"
+import { basename, join } from "node:path"
 import { until } from "./wait.ts"
 
 export interface Entry {
@@ -108,14 +108,16 @@ export const signal = (pid: number, name: NodeJS.Signals): void => {
 }
 
 /** When the process was started, as a text to compare; undefined when there is none (a zombie is none). */
-export const startOf = (pid: number): string | undefined => (process.platform === "linux" ? statOf(pid)?.start : psStart(pid))
+export const startOf = (pid: number): string | undefined =>
+  process.platform === "linux" ? statOf(pid)?.start : psStart(pid)
 
-/** Processes whose working directory is `dir`. Linux only; elsewhere none are found. */
-export const livingIn = (dir: string): Entry[] => {
+/** Processes of the program `name` whose working directory is `dir`. Linux only; elsewhere none are found. */
+export const livingIn = (dir: string, name: string): Entry[] => {
   if (process.platform !== "linux") return []
   return pidsOfProc().flatMap((pid) => {
+    if (link(pid, "cwd") !== dir || basename(link(pid, "exe") ?? "").split(" ")[0] !== name) return []
     const started = startOf(pid)
-    return started !== undefined && workingDirectory(pid) === dir ? [{ name: `pid ${pid}`, pid, started }] : []
+    return started === undefined ? [] : [{ name, pid, started }]
   })
 }
 
@@ -153,7 +155,9 @@ const statOf = (pid: number): { readonly parent: number; readonly start: string 
     const stat = readFileSync(`/proc/${pid}/stat`, "utf8")
     // The name stands in parentheses and may hold anything, so the fields are counted from its end: state, parent, ...; 22 is the start.
     const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
-    return fields[0] === "Z" || fields[0] === "X" ? undefined : { parent: Number(fields[1]), start: `${bootId()} ${fields[19]}` }
+    // A zombie is gone, but not while other threads of it are still on their way out: they hold its files and its ports.
+    const gone = fields[0] === "X" || (fields[0] === "Z" && Number(fields[17]) <= 1)
+    return gone ? undefined : { parent: Number(fields[1]), start: `${bootId()} ${fields[19]}` }
   } catch {
     return undefined
   }
@@ -163,9 +167,9 @@ const statOf = (pid: number): { readonly parent: number; readonly start: string 
 let boot: string | undefined
 const bootId = (): string => (boot ??= readFileSync("/proc/sys/kernel/random/boot_id", "utf8").trim())
 
-const workingDirectory = (pid: number): string | undefined => {
+const link = (pid: number, name: "cwd" | "exe"): string | undefined => {
   try {
-    return readlinkSync(`/proc/${pid}/cwd`)
+    return readlinkSync(`/proc/${pid}/${name}`)
   } catch {
     return undefined
   }

@@ -8,13 +8,13 @@ const LOWEST = 15_000
 const HIGHEST = 32_000
 const ATTEMPTS = 200
 
-/** As many different free ports as `wishes` has entries; a wish is granted when its port is free. */
-export const freePorts = async (wishes: ReadonlyArray<number | undefined>): Promise<number[]> => {
+/** As many different free ports as `wishes` has entries; of each entry's wishes the first that is free is granted. */
+export const freePorts = async (wishes: ReadonlyArray<ReadonlyArray<number | undefined>>): Promise<number[]> => {
   const held: Server[] = []
   const ports: number[] = []
   try {
     for (const wish of wishes) {
-      const { port, server } = await hold(wish)
+      const { port, server } = await hold(wish.filter((port) => port !== undefined))
       held.push(server)
       ports.push(port)
     }
@@ -24,9 +24,9 @@ export const freePorts = async (wishes: ReadonlyArray<number | undefined>): Prom
   }
 }
 
-const hold = async (wish: number | undefined): Promise<{ port: number; server: Server }> => {
+const hold = async (wishes: readonly number[]): Promise<{ port: number; server: Server }> => {
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-    const port = attempt === 0 && wish !== undefined ? wish : randomInt(LOWEST, HIGHEST)
+    const port = wishes[attempt] ?? randomInt(LOWEST, HIGHEST)
     const server = await listen(port)
     if (server) return { port, server }
   }

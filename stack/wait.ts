@@ -11,7 +11,8 @@ export const until = async (
   let last: unknown
   for (;;) {
     const left = deadline - Date.now()
-    if (left <= 0) throw new Error(`${what}: not within ${withinMs / 1000} s${last === undefined ? "" : ` (${text(last)})`}`)
+    if (left <= 0)
+      throw new Error(`${what}: not within ${withinMs / 1000} s${last === undefined ? "" : ` (${text(last)})`}`)
     try {
       if (await within(what, left, Promise.resolve(probe()))) return
       last = undefined

@@ -5,6 +5,7 @@
 import { Clock, Effect, Layer, Semaphore } from "effect"
 import {
   KeyTaken,
+  parkedKey,
   RowRefused,
   Store,
   type Load,
@@ -13,7 +14,6 @@ import {
   type StoreLane,
   type Writes
 } from "./store.ts"
-import { parkedKey } from "../pass.ts"
 import type { OutboxMessage } from "../message.ts"
 import { keyOf, type AnyTable } from "../table.ts"
 import type { InboxWindow } from "./inbox.ts"

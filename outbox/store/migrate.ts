@@ -1,5 +1,6 @@
 /**
- * Migrations: numbered .sql files, forward only, each in one transaction. Run by the owner of the database.
+ * Migrations: numbered .sql files, forward only; all that a run finds missing is one transaction, so a file that fails
+ * leaves nothing. Run by the owner of the database.
  *
  * Several processes may run them at once: they take turns. A file that was run is never run again; one that was
  * changed since stops the migration, because two databases would differ and nobody would know.
@@ -20,7 +21,7 @@ const core: MigrationSource = { name: "oncebox", folder: join(import.meta.dirnam
 /** The tables of an orchestrator. */
 const saga: MigrationSource = { name: "oncebox-saga", folder: join(import.meta.dirname, "migrations", "saga") }
 
-/** A migration was changed after it had been run, or numbered twice. */
+/** A migration was changed after it had been run, or is not numbered, or twice. */
 export class MigrationRefused extends Error {
   override readonly name = "MigrationRefused"
 }
@@ -68,6 +69,9 @@ const filesOf = async ({
   folder
 }: MigrationSource): Promise<ReadonlyArray<{ readonly name: string; readonly text: string }>> => {
   const names = (await readdir(folder)).filter((file) => file.endsWith(".sql")).sort()
+  const stray = names.find((file) => !/^\d{4}_.+\.sql$/.test(file))
+  if (stray !== undefined)
+    throw new MigrationRefused(`${folder} has ${stray}: its name does not begin with four digits and _`)
   const numbers = names.map((file) => file.split("_", 1)[0])
   if (new Set(numbers).size !== numbers.length) throw new MigrationRefused(`${folder} has two migrations of one number`)
   return Promise.all(

@@ -3,8 +3,20 @@
  * transaction, so that a message exists if and only if the change it tells of does.
  */
 import { encodePayload, type OutboxMessage, type Outgoing } from "../message.ts"
-import type { Sql, SqlTransaction } from "./connection.ts"
 import { bucketOf, isUuid } from "./inbox.ts"
+
+/**
+ * A transaction of the caller's own `postgres` client, however that is configured: what `sql.begin((transaction) => …)`
+ * gives. A pool has no savepoints, so nothing is appended or claimed outside a transaction.
+ */
+export interface OpenTransaction {
+  readonly savepoint: (...parameters: Array<never>) => unknown
+  readonly unsafe: (
+    text: string,
+    parameters: Array<string>,
+    options: { readonly prepare: boolean }
+  ) => PromiseLike<ReadonlyArray<object>>
+}
 
 export const appendStatement = `
   insert into outbox (id, topic, key, type, payload, correlation, causation, coordination, traceparent, schema_version)
@@ -28,7 +40,7 @@ export const Outbox = {
    * Appends messages to the outbox inside the caller's transaction; they are published when it commits, and never
    * when it rolls back. Answers their ids. Throws when a payload breaks its contract: let it roll your transaction back.
    */
-  append: async (transaction: SqlTransaction, messages: ReadonlyArray<Outgoing>): Promise<ReadonlyArray<string>> => {
+  append: async (transaction: OpenTransaction, messages: ReadonlyArray<Outgoing>): Promise<ReadonlyArray<string>> => {
     const rows = messages.map((outgoing): OutboxMessage => {
       const payload = encodePayload(outgoing)
       // The contract's key function takes the payload that was just checked against its schema.
@@ -63,31 +75,38 @@ export const Inbox = {
    * is claiming is waited for.
    */
   claim: async (
-    transaction: SqlTransaction,
+    transaction: OpenTransaction,
     consumer: string,
     ids: ReadonlyArray<string>
   ): Promise<ReadonlySet<string>> => {
     if (ids.length === 0) return new Set()
-    const [settings] = await transaction<Array<{ slot_ms: number; inbox_slots: number; now: Date }>>`
-      select slot_ms, inbox_slots, now() as now from oncebox_settings`
+    const [settings] = texts(await transaction.unsafe(settingsStatement, [], { prepare: true }))
     if (settings === undefined) throw new Error("oncebox_settings is empty: run the library's migrations")
-    const window = { slotMs: settings.slot_ms, slots: settings.inbox_slots }
+    const [slotMs = Number.NaN, slots = Number.NaN, nowMs = Number.NaN] = settings.split(" ").map(Number)
+    const window = { slotMs, slots }
     const claims = [...new Set(ids)].map((id) => {
       if (!isUuid(id)) throw new Error(`${JSON.stringify(id)} is not a UUID in its lower-case form`)
-      const bucket = bucketOf(id, settings.now.getTime(), window)
+      const bucket = bucketOf(id, nowMs, window)
       if (bucket === "outside-window")
         throw new OutsideWindow(`id ${id} is dated outside the window in which its claim could be kept`)
       return { id, bucket }
     })
-    const claimed = await transaction<Array<{ message_id: string }>>`
-      insert into inbox (message_id, consumer, bucket)
-      select c.id, ${consumer}, c.bucket
-      from jsonb_to_recordset(${JSON.stringify(claims)}::text::jsonb) as c(id uuid, bucket int)
-      order by c.id
-      on conflict do nothing
-      returning message_id`
-    return new Set(claimed.map((row) => row.message_id))
+    const claimed = await transaction.unsafe(claimStatement, [consumer, JSON.stringify(claims)], { prepare: true })
+    return new Set(texts(claimed))
   }
 }
 
-export type { Sql, SqlTransaction }
+const settingsStatement = `
+  select concat_ws(' ', slot_ms, inbox_slots, floor(extract(epoch from now()) * 1000))
+  from oncebox_settings`
+
+const claimStatement = `
+  insert into inbox (message_id, consumer, bucket)
+  select c.id, $1, c.bucket
+  from jsonb_to_recordset($2::text::jsonb) as c(id uuid, bucket int)
+  order by c.id
+  on conflict do nothing
+  returning message_id::text`
+
+/** The only column of each row: a caller's client may rename columns and parse types, but text stays text. */
+const texts = (rows: ReadonlyArray<object>): Array<string> => rows.map((row) => String(Object.values(row)[0]))

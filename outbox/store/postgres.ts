@@ -22,6 +22,7 @@ import { readLetters, writeLetters } from "./letters.ts"
 import { appendStatement, outboxRows } from "./outbox.ts"
 import {
   KeyTaken,
+  parkedKey,
   RowRefused,
   Store,
   StoreUnavailable,
@@ -32,7 +33,6 @@ import {
   type Transaction,
   type Writes
 } from "./store.ts"
-import { parkedKey } from "../pass.ts"
 import type { AnyTable } from "../table.ts"
 import type { InboxWindow } from "./inbox.ts"
 
@@ -321,7 +321,7 @@ class Lane {
       this.partitionsMissing = code === checkViolation
       return unavailable(error)
     }
-    if (code === uniqueViolation && of.kind === "rows" && constraint === this.tableOf(of).primaryKey)
+    if (code === uniqueViolation && of.kind !== "log" && constraint === this.tableOf(of).primaryKey)
       return new KeyTaken({ table: of.name })
     return new RowRefused({ table: of.name, message })
   }

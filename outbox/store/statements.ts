@@ -6,7 +6,7 @@ import type { Sql } from "./connection.ts"
 import type { AnyTable } from "../table.ts"
 
 export interface TableStatements {
-  /** Rows by key, locked in key order. $1: the keys as a JSON array. */
+  /** Rows by key, locked in key order unless they never change. $1: the keys as a JSON array. */
   readonly load: string
   /** Rows whose due_at has passed. $1: how many. */
   readonly due: string
@@ -57,8 +57,7 @@ const make = (table: AnyTable, types: ReadonlyMap<string, string>, primaryKey: s
       select ${columns}
       from ${name}
       where ${key} = any(array(select k::${types.get(table.key)} from jsonb_array_elements_text($1::text::jsonb) as keys(k)))
-      order by ${key}
-      for update`,
+      ${table.kind === "reference" ? "" : `order by ${key} for update`}`,
     due: `
       select ${columns}
       from ${name}

@@ -41,6 +41,9 @@ export interface DeadLetter {
   readonly record: BrokerRecord
 }
 
+/** A key of `parkedKeys`, as a transaction answers it. */
+export const parkedKey = (topic: string, key: string): string => `${topic}\n${key}`
+
 /** Why a message was parked. */
 export type ParkReason = "unreadable" | "unknown-type" | "decision-failed" | "row-refused" | "outside-window" | "behind"
 
@@ -60,7 +63,7 @@ export interface Transaction {
   readonly now: Date
   /** Of the claims, those that are new. */
   readonly claimed: ReadonlySet<string>
-  /** Of `parkedKeys`, those with a parked message, as `topic\nkey`. */
+  /** Of the opening's `parkedKeys`, those with a parked message. */
   readonly parkedKeys: ReadonlySet<string>
   readonly due: ReadonlyArray<object>
   /** The rows of each of the opening's loads. */

@@ -72,7 +72,7 @@ create index idempotency_keys_by_age on idempotency_keys using brin (created_at)
 -- Makes the partitions of the current time slot and of the three after it, and those that the inbox still keeps.
 -- A table is made first and attached then: attaching does not keep writers out, creating in place would.
 create function oncebox_prepare_partitions() returns void
-language plpgsql security definer set search_path = pg_catalog, public as $$
+language plpgsql security definer set search_path = public, pg_temp as $$
 declare
   settings oncebox_settings;
   current_slot bigint;
@@ -102,7 +102,7 @@ end $$;
 
 -- Rights of a service: it appends to the outbox and can take nothing back.
 create function oncebox_grant(service name, replication name) returns void
-language plpgsql set search_path = pg_catalog, public as $$
+language plpgsql set search_path = public, pg_temp as $$
 begin
   execute format('grant usage on schema public to %I, %I', service, replication);
   execute format('grant select on oncebox_settings to %I', service);

@@ -1,0 +1,178 @@
+/**
+ * Postgres for the tests: one server per test process, started when the first test asks for it, and a database of its
+ * own for every case, copied from a template. A case that leaves a connection open fails.
+ *
+ * The server belongs to a small keeper process (this file, run as a program), which ends it and removes its folder as
+ * soon as its standard input closes: when the test process is gone, however it went.
+ */
+import { randomBytes } from "node:crypto"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { Effect, Redacted, type Scope } from "effect"
+import postgres from "postgres"
+import { freePorts } from "../../stack/ports.ts"
+import { makePassable, startPostgres } from "../../stack/postgres.ts"
+import { until, within } from "../../stack/wait.ts"
+import type { ConnectionOptions, Sql } from "../store/connection.ts"
+import { Migrations } from "../store/migrate.ts"
+
+/** Roles as in production: the owner migrates, the service works, the superuser plays the administrator. */
+export const ownerRole = "oncebox_owner"
+export const serviceRole = "bank_service"
+const replicationRole = "oncebox_replication"
+
+const host = "127.0.0.1"
+const startsWithinMs = 60_000
+
+interface Server {
+  readonly port: number
+  readonly password: string
+  /** The superuser, connected to `postgres`. */
+  readonly admin: Sql
+}
+
+/** A database of one case. */
+export interface Database {
+  readonly name: string
+  readonly port: number
+  readonly password: string
+  /** How the service under test connects to it. */
+  readonly service: ConnectionOptions
+  /** The database's owner, for what a migration or an administrator would do, and to look into it. */
+  readonly owner: Sql
+  /** The superuser in this database. */
+  readonly superuser: Sql
+  /** The service's role, without the library. */
+  readonly asService: Sql
+}
+
+const pool = (port: number, password: string, username: string, database: string, max: number): Sql =>
+  postgres({
+    host,
+    port,
+    username,
+    password,
+    database,
+    max,
+    connect_timeout: 5,
+    onnotice: () => {},
+    types: {
+      bigint: { to: 20, from: [20], parse: (text: string) => Number(text), serialize: (value: number) => String(value) }
+    },
+    connection: { application_name: "test" }
+  })
+
+let server: Promise<Server> | undefined
+
+const theServer = (): Promise<Server> => (server ??= keep())
+
+const keep = async (): Promise<Server> => {
+  const keeper = Bun.spawn([process.execPath, import.meta.path], { stdin: "pipe", stdout: "pipe", stderr: "inherit" })
+  keeper.unref()
+  const reader = keeper.stdout.getReader()
+  const told = await within("the test server", startsWithinMs, reader.read())
+  const line = new TextDecoder().decode(told.value)
+  if (line === "") throw new Error("the test server did not start")
+  const { port, password }: { port: number; password: string } = JSON.parse(line)
+  const admin = pool(port, password, "postgres", "postgres", 2)
+  for (const role of [ownerRole, serviceRole, replicationRole]) {
+    await admin.unsafe(`create role ${role} login password '${password}'`)
+  }
+  await admin.unsafe(`grant ${ownerRole} to postgres`)
+  return { port, password, admin }
+}
+
+const templates = new Map<string, Promise<string>>()
+let databases = 0
+
+export interface Template {
+  /** The service's own tables and rights, run as the owner. */
+  readonly schema: string
+  readonly slotMs?: number
+  readonly inboxSlots?: number
+}
+
+/** Makes a template once per process: the library's migrations and the schema of the tables under test. */
+const templateOf = (template: Template): Promise<string> => {
+  const key = JSON.stringify(template)
+  const made = templates.get(key) ?? makeTemplate(template)
+  templates.set(key, made)
+  return made
+}
+
+const makeTemplate = async ({ schema, ...settings }: Template): Promise<string> => {
+  const { admin, port, password } = await theServer()
+  const name = `template_${++databases}`
+  await admin.unsafe(`create database ${name} owner ${ownerRole}`)
+  // publications want a superuser's nod once the owner does not own the whole database; here it does
+  const owner = pool(port, password, ownerRole, name, 1)
+  await Migrations.run(owner, [Migrations.core], settings)
+  await owner.unsafe(`select oncebox_grant('${serviceRole}', '${replicationRole}')`)
+  await owner.unsafe(schema)
+  await owner.end({ timeout: 2 })
+  await admin.unsafe(`alter database ${name} set deadlock_timeout = '50ms'`)
+  return name
+}
+
+/** A database for the case at hand. Closing the scope drops it, and fails when somebody is still connected to it. */
+export const database = (template: Template): Effect.Effect<Database, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.promise(async (): Promise<Database> => {
+      const { admin, port, password } = await theServer()
+      const from = await templateOf(template)
+      const name = `case_${++databases}`
+      await admin.unsafe(`create database ${name} template ${from} owner ${ownerRole}`)
+      await admin.unsafe(`alter database ${name} set deadlock_timeout = '50ms'`)
+      return {
+        name,
+        port,
+        password,
+        service: { host, port, database: name, username: serviceRole, password: Redacted.make(password) },
+        owner: pool(port, password, ownerRole, name, 3),
+        superuser: pool(port, password, "postgres", name, 2),
+        asService: pool(port, password, serviceRole, name, 1)
+      }
+    }),
+    ({ name, owner, superuser, asService }) =>
+      Effect.promise(async () => {
+        const { admin } = await theServer()
+        await Promise.all([owner, superuser, asService].map((sql) => sql.end({ timeout: 2 })))
+        try {
+          await until(`end of all connections to ${name}`, 5_000, async () => {
+            const open = await admin<Array<{ application_name: string; query: string }>>`
+              select application_name, query from pg_stat_activity where datname = ${name} and backend_type = 'client backend'`
+            if (open.length > 0) throw new Error(`left open: ${JSON.stringify(open)}`)
+            return true
+          })
+        } finally {
+          await admin.unsafe(`drop database ${name} with (force)`)
+        }
+      })
+  )
+
+const keeper = async (): Promise<void> => {
+  const dir = mkdtempSync(join(tmpdir(), "oncebox-postgres-"))
+  makePassable(dir)
+  const password = randomBytes(18).toString("base64url")
+  const passwordFile = join(dir, "password")
+  writeFileSync(passwordFile, password, { mode: 0o600 })
+  const [port] = await freePorts([[]])
+  if (port === undefined) throw new Error("no port")
+  const running = await startPostgres({
+    dataDir: join(dir, "data"),
+    logFile: join(dir, "postgres.log"),
+    port,
+    passwordFile,
+    password
+  })
+  // an interrupt at the keyboard reaches this process too; the end of its input is what counts
+  process.on("SIGINT", () => {})
+  console.log(JSON.stringify({ port, password }))
+  for await (const _ of Bun.stdin.stream());
+  await running.kill()
+  rmSync(dir, { recursive: true, force: true })
+  process.exit(0)
+}
+
+if (import.meta.main) await keeper()

@@ -1,0 +1,597 @@
+import { describe, expect, test } from "bun:test"
+import { Schema } from "effect"
+import { Topic, type AnyContract, type Outgoing } from "../message.ts"
+import type { Context } from "../participant.ts"
+import { advance, Saga, type Advance, type SagaInput, type SagaRow, type SagaTables } from "../saga.ts"
+import type { Puts } from "../table.ts"
+import { decideWith, type Input } from "../testing/index.ts"
+
+// A trip: opened, a seat held, the visa checked, the ticket issued and mailed. Once it is issued there is no way back.
+const commands = Topic.commands("trips-commands")
+const events = Topic.events("trips-events")
+const trip = { tripId: Schema.String }
+const refused = { ...trip, reason: Schema.String }
+const key = { key: "tripId" } as const
+
+const OpenTrip = commands.message("OpenTrip", { ...trip, city: Schema.String }, key)
+const TripOpened = events.message("TripOpened", { ...trip, city: Schema.String }, key)
+const CloseTrip = commands.message("CloseTrip", refused, key)
+const TripClosed = events.message("TripClosed", trip, key)
+const HoldSeat = commands.message("HoldSeat", trip, key)
+const SeatHeld = events.message("SeatHeld", { ...trip, seat: Schema.String }, key)
+const SeatRefused = events.message("SeatRefused", refused, key)
+const ReleaseSeat = commands.message("ReleaseSeat", trip, key)
+const SeatReleased = events.message("SeatReleased", trip, key)
+const CheckVisa = commands.message("CheckVisa", { ...trip, city: Schema.String }, key)
+const VisaChecked = events.message("VisaChecked", trip, key)
+const VisaRefused = events.message("VisaRefused", refused, key)
+const IssueTicket = commands.message("IssueTicket", { ...trip, seat: Schema.NullOr(Schema.String) }, key)
+const TicketIssued = events.message("TicketIssued", trip, key)
+const TicketRefused = events.message("TicketRefused", refused, key)
+const MailTicket = commands.message("MailTicket", { ...trip, seat: Schema.NullOr(Schema.String) }, key)
+const TicketMailed = events.message("TicketMailed", trip, key)
+
+const Trip = { city: Schema.String, seat: Schema.NullOr(Schema.String) }
+type Trip = { readonly city: string; readonly seat: string | null }
+const step = Saga.step<Trip>()
+
+const open = step({
+  name: "open",
+  ask: ({ id, data }) => OpenTrip.of({ tripId: id, city: data.city }),
+  success: TripOpened,
+  undo: { ask: ({ id, reason }) => CloseTrip.of({ tripId: id, reason: reason ?? "" }), done: TripClosed },
+  deadline: "10 seconds",
+  attempts: 2
+})
+const seat = step({
+  name: "hold seat",
+  ask: ({ id }) => HoldSeat.of({ tripId: id }),
+  success: SeatHeld,
+  learn: (data, held) => ({ ...data, seat: held.seat }),
+  failure: SeatRefused,
+  undo: { ask: ({ id }) => ReleaseSeat.of({ tripId: id }), done: SeatReleased },
+  deadline: "20 seconds",
+  attempts: 3
+})
+const visa = step({
+  name: "visa",
+  ask: ({ id, data }) => CheckVisa.of({ tripId: id, city: data.city }),
+  success: VisaChecked,
+  failure: VisaRefused,
+  deadline: "30 seconds",
+  attempts: 1
+})
+const ticket = step({
+  name: "ticket",
+  ask: ({ id, data }) => IssueTicket.of({ tripId: id, seat: data.seat }),
+  success: TicketIssued,
+  failure: TicketRefused,
+  deadline: "4 minutes",
+  attempts: 1
+})
+const mail = step({
+  name: "mail",
+  ask: ({ id, data }) => MailTicket.of({ tripId: id, seat: data.seat }),
+  success: TicketMailed,
+  deadline: "1 hour",
+  attempts: 1
+})
+const booking = { name: "book-trip", version: 1, data: Trip, pivot: "ticket" } as const
+const bookTrip = Saga.define({ ...booking, steps: [open, seat, visa, ticket, mail] })
+
+const reasons: Readonly<Record<string, string>> = {
+  SeatRefused: "SOLD_OUT",
+  VisaRefused: "NO_VISA",
+  TicketRefused: "TOO_LATE"
+}
+const answers: ReadonlyArray<AnyContract> = [...events.catalogue.values()]
+const answer = (type: string, tripId = "t1", seat = "12A"): Outgoing => {
+  const contract = events.catalogue.get(type)
+  if (contract === undefined) throw new Error(`there is no ${type}`)
+  return { contract, payload: { tripId, city: "Oslo", seat, reason: reasons[type] ?? "" } }
+}
+
+const noon = Date.parse("2026-03-01T12:00:00.000Z")
+const contextOf = (type: string, count: number): Context => ({
+  id: `cause-${count}`,
+  key: "t1",
+  type,
+  correlation: type.startsWith("due ") ? null : "t1",
+  coordination: "orchestration",
+  traceparent: null,
+  now: new Date(noon + count * 1_000),
+  newId: () => `ask-${count}`
+})
+
+interface Played {
+  readonly row: SagaRow
+  readonly log: Advance["log"]
+  readonly sent: ReadonlyArray<Outgoing>
+  /** The inputs that changed nothing. */
+  readonly ignored: ReadonlyArray<string>
+}
+
+const start = (): Played => {
+  const { put, send = [] } = Saga.start(bookTrip, "t1", { city: "Oslo", seat: null }, contextOf("BookTrip", 0))
+  const [row] = put?.sagas ?? []
+  if (row === undefined) throw new Error("no saga was started")
+  return { row, log: put?.saga_log ?? [], sent: send, ignored: [] }
+}
+
+const play = (words: ReadonlyArray<string>, from = start()): Played =>
+  words.reduce<Played>((played, word, index) => {
+    const input: SagaInput = word === "deadline" ? word : answer(word)
+    const type = word === "deadline" ? "due sagas" : word
+    const next = advance(bookTrip, played.row, input, contextOf(type, played.log.length + index + 1))
+    return next === undefined
+      ? { ...played, ignored: [...played.ignored, word] }
+      : { row: next.row, log: [...played.log, ...next.log], sent: [...played.sent, ...next.send], ignored: [] }
+  }, from)
+
+const asked = ({ sent }: Played): ReadonlyArray<string> => sent.map(({ contract }) => contract.type)
+const times = (count: number, word: string): ReadonlyArray<string> => new Array<string>(count).fill(word)
+
+interface Path {
+  readonly name: string
+  readonly when: ReadonlyArray<string>
+  readonly asks: ReadonlyArray<string>
+  readonly ends: SagaRow["state"]
+  readonly reason: string | null
+}
+
+const toTicket = ["TripOpened", "SeatHeld", "VisaChecked"]
+const askedToTicket = ["OpenTrip", "HoldSeat", "CheckVisa", "IssueTicket"]
+
+const paths: ReadonlyArray<Path> = [
+  {
+    name: "every step succeeds: completed",
+    when: [...toTicket, "TicketIssued", "TicketMailed"],
+    asks: [...askedToTicket, "MailTicket"],
+    ends: "COMPLETED",
+    reason: null
+  },
+  {
+    name: "the second step fails: only the first is undone",
+    when: ["TripOpened", "SeatRefused", "TripClosed"],
+    asks: ["OpenTrip", "HoldSeat", "CloseTrip"],
+    ends: "COMPENSATED",
+    reason: "SOLD_OUT"
+  },
+  {
+    name: "the third step fails: the two before it are undone, in reverse",
+    when: ["TripOpened", "SeatHeld", "VisaRefused", "SeatReleased", "TripClosed"],
+    asks: ["OpenTrip", "HoldSeat", "CheckVisa", "ReleaseSeat", "CloseTrip"],
+    ends: "COMPENSATED",
+    reason: "NO_VISA"
+  },
+  {
+    name: "the pivot fails: all that can be undone is undone, and the step without undo passed over",
+    when: [...toTicket, "TicketRefused", "SeatReleased", "TripClosed"],
+    asks: [...askedToTicket, "ReleaseSeat", "CloseTrip"],
+    ends: "COMPENSATED",
+    reason: "TOO_LATE"
+  },
+  {
+    name: "the first step gives no answer: asked twice, then undone itself",
+    when: ["deadline", "deadline", "TripClosed"],
+    asks: ["OpenTrip", "OpenTrip", "CloseTrip"],
+    ends: "COMPENSATED",
+    reason: "OPEN_TIMEOUT"
+  },
+  {
+    name: "the second step gives no answer: asked three times, then undone although nobody knows whether it took effect",
+    when: ["TripOpened", ...times(3, "deadline"), "SeatReleased", "TripClosed"],
+    asks: ["OpenTrip", ...times(3, "HoldSeat"), "ReleaseSeat", "CloseTrip"],
+    ends: "COMPENSATED",
+    reason: "HOLD_SEAT_TIMEOUT"
+  },
+  {
+    name: "a step without undo gives no answer: those before it are undone",
+    when: ["TripOpened", "SeatHeld", "deadline", "SeatReleased", "TripClosed"],
+    asks: ["OpenTrip", "HoldSeat", "CheckVisa", "ReleaseSeat", "CloseTrip"],
+    ends: "COMPENSATED",
+    reason: "VISA_TIMEOUT"
+  },
+  {
+    name: "the pivot gives no answer for long: asked again for as long as it takes",
+    when: [...toTicket, ...times(40, "deadline"), "TicketIssued", "TicketMailed"],
+    asks: [...askedToTicket, ...times(40, "IssueTicket"), "MailTicket"],
+    ends: "COMPLETED",
+    reason: null
+  },
+  {
+    name: "the pivot fails after it was asked again: the others are undone all the same",
+    when: [...toTicket, "deadline", "TicketRefused", "SeatReleased", "TripClosed"],
+    asks: [...askedToTicket, "IssueTicket", "ReleaseSeat", "CloseTrip"],
+    ends: "COMPENSATED",
+    reason: "TOO_LATE"
+  },
+  {
+    name: "a step after the pivot gives no answer for long: asked again for as long as it takes",
+    when: [...toTicket, "TicketIssued", ...times(40, "deadline"), "TicketMailed"],
+    asks: [...askedToTicket, "MailTicket", ...times(40, "MailTicket")],
+    ends: "COMPLETED",
+    reason: null
+  },
+  {
+    name: "an undo gives no answer for long: asked again for as long as it takes, then on to the next",
+    when: ["TripOpened", "SeatHeld", "VisaRefused", ...times(40, "deadline"), "SeatReleased", "deadline", "TripClosed"],
+    asks: ["OpenTrip", "HoldSeat", "CheckVisa", ...times(41, "ReleaseSeat"), "CloseTrip", "CloseTrip"],
+    ends: "COMPENSATED",
+    reason: "NO_VISA"
+  },
+  {
+    name: "an answer comes after the step was asked again: it counts, and its double does not",
+    when: ["deadline", "TripOpened", "TripOpened", "SeatHeld", "VisaChecked", "TicketIssued", "TicketMailed"],
+    asks: ["OpenTrip", ...askedToTicket, "MailTicket"],
+    ends: "COMPLETED",
+    reason: null
+  },
+  {
+    name: "the answer of a step comes when it is being undone: too late",
+    when: ["TripOpened", ...times(3, "deadline"), "SeatHeld", "SeatReleased", "SeatHeld", "TripClosed"],
+    asks: ["OpenTrip", ...times(3, "HoldSeat"), "ReleaseSeat", "CloseTrip"],
+    ends: "COMPENSATED",
+    reason: "HOLD_SEAT_TIMEOUT"
+  }
+]
+
+describe("a saga's paths", () => {
+  test.each(paths.map((path) => [path.name, path] as const))("%s", (_name, { when, asks, ends, reason }) => {
+    const played = play(when)
+
+    expect(asked(played)).toEqual([...asks])
+    expect(played.row).toMatchObject({ state: ends, reason, due_at: null })
+    expect(played.row.ended_at).toEqual(played.log.at(-1)?.at ?? null)
+  })
+
+  test("what a step learned is in later asks, and what is undone knows the reason", () => {
+    const played = play([...toTicket, "TicketRefused", "SeatReleased"])
+
+    expect(played.sent.map(({ payload }) => payload)).toEqual([
+      { tripId: "t1", city: "Oslo" },
+      { tripId: "t1" },
+      { tripId: "t1", city: "Oslo" },
+      { tripId: "t1", seat: "12A" },
+      { tripId: "t1" },
+      { tripId: "t1", reason: "TOO_LATE" }
+    ])
+  })
+
+  test("every ask carries the saga's id as correlation, and an id of its own even when it repeats another", () => {
+    const { sent } = play(["deadline", "TripOpened", "deadline", "deadline", "deadline", "deadline"])
+
+    expect(
+      sent.every(({ correlation, coordination }) => correlation === "t1" && coordination === "orchestration")
+    ).toBe(true)
+    expect(new Set(sent.map(({ id }) => id)).size).toBe(sent.length)
+    expect(sent).toHaveLength(7)
+  })
+
+  test("the log tells each step: what brought the saga there and what it asked", () => {
+    const { log, row } = play(["deadline", "TripOpened", "SeatRefused", "TripClosed"])
+
+    expect(log.map(({ at: _at, saga_id: _id, ...entry }) => Object.values(entry).join(" "))).toEqual([
+      "1 RUNNING open 1 BookTrip cause-0 OpenTrip ask-0 ",
+      "2 RUNNING open 2 due sagas  OpenTrip ask-2 ",
+      "3 RUNNING hold seat 1 TripOpened cause-4 HoldSeat ask-4 ",
+      "4 COMPENSATING open 1 SeatRefused cause-6 CloseTrip ask-6 SOLD_OUT",
+      "5 COMPENSATED open 1 TripClosed cause-8   SOLD_OUT"
+    ])
+    expect(row.position).toBe(5)
+  })
+})
+
+describe("a saga's deadlines", () => {
+  const waits = (words: ReadonlyArray<string>): number => {
+    const { row, log } = play(words)
+    return ((row.due_at?.getTime() ?? Number.NaN) - (log.at(-1)?.at.getTime() ?? Number.NaN)) / 1_000
+  }
+  const minutes = 60
+
+  test.each([
+    ["the first attempt waits as long as its step says", ["TripOpened"], 20],
+    ["the second waits twice as long", ["TripOpened", "deadline"], 40],
+    ["the third waits four times as long", ["TripOpened", "deadline", "deadline"], 80],
+    ["an undo begins with its step's wait again", ["TripOpened", ...times(3, "deadline")], 20],
+    ["an undo asked again waits twice as long", ["TripOpened", ...times(4, "deadline")], 40],
+    ["the next step begins with its own wait", ["deadline", "TripOpened"], 20],
+    ["doubling ends at ten minutes", [...toTicket, "deadline", "deadline"], 10 * minutes],
+    ["ten minutes it stays", [...toTicket, ...times(2_000, "deadline")], 10 * minutes],
+    ["a step that says an hour waits an hour", [...toTicket, "TicketIssued"], 60 * minutes],
+    ["and an hour again", [...toTicket, "TicketIssued", "deadline"], 60 * minutes]
+  ])("%s", (_name, words, seconds) => {
+    expect(waits(words)).toBe(seconds)
+  })
+})
+
+describe("replies that nobody awaits", () => {
+  // every state that a saga can be in, by the words that lead there, and the replies that count in it
+  const states: ReadonlyArray<readonly [words: ReadonlyArray<string>, awaited: ReadonlyArray<string>]> = [
+    [[], ["TripOpened"]],
+    [["deadline"], ["TripOpened"]],
+    [["TripOpened"], ["SeatHeld", "SeatRefused"]],
+    [
+      ["TripOpened", "SeatHeld"],
+      ["VisaChecked", "VisaRefused"]
+    ],
+    [toTicket, ["TicketIssued", "TicketRefused"]],
+    [
+      [...toTicket, "deadline"],
+      ["TicketIssued", "TicketRefused"]
+    ],
+    [[...toTicket, "TicketIssued"], ["TicketMailed"]],
+    [[...toTicket, "TicketIssued", "TicketMailed"], []],
+    [[...toTicket, "TicketRefused"], ["SeatReleased"]],
+    [["TripOpened", ...times(4, "deadline")], ["SeatReleased"]],
+    [["TripOpened", "SeatRefused"], ["TripClosed"]],
+    [["deadline", "deadline"], ["TripClosed"]],
+    [["TripOpened", "SeatRefused", "TripClosed"], []]
+  ]
+
+  test.each(states.map(([words, awaited]) => [words.join(", ") || "nothing", words, awaited] as const))(
+    "after %s: only what is awaited counts",
+    (_name, words, awaited) => {
+      const before = play(words)
+
+      const counted = answers.filter(({ type }) => play([type], before).ignored.length === 0)
+
+      expect(counted.map(({ type }) => type).sort()).toEqual([...awaited].sort())
+    }
+  )
+
+  test("an ended saga takes no deadline either", () => {
+    const completed = play([...toTicket, "TicketIssued", "TicketMailed"])
+    const compensated = play(["TripOpened", "SeatRefused", "TripClosed"])
+
+    expect(play(["deadline"], completed)).toEqual({ ...completed, ignored: ["deadline"] })
+    expect(play(["deadline"], compensated)).toEqual({ ...compensated, ignored: ["deadline"] })
+  })
+
+  test("a running saga at a step that its definition lacks says so", () => {
+    const { row } = play(["TripOpened"])
+
+    expect(() => advance(bookTrip, { ...row, step: "visit" }, "deadline", contextOf("due sagas", 9))).toThrow(
+      "saga t1 is at step visit, which book-trip v1 does not have"
+    )
+  })
+})
+
+describe("the orchestrator", () => {
+  const startedByTrip = Saga.startedBy({
+    on: TripOpened,
+    definition: bookTrip,
+    after: "open",
+    data: ({ city }) => ({ city, seat: null })
+  })
+  const desk = Saga.participant("desk", [bookTrip], { starts: [startedByTrip] })
+
+  /** What each input made it ask, and the rows that all of them left. */
+  const tell = (inputs: ReadonlyArray<Input>, given: Puts<SagaTables> = {}, by = desk) =>
+    inputs.reduce<{ readonly rows: Puts<SagaTables>; readonly asked: ReadonlyArray<Outgoing> }>(
+      ({ rows, asked }, input) => {
+        const decided = decideWith(by, rows, input)
+        return { rows: decided.rows, asked: [...asked, ...(decided.send ?? [])] }
+      },
+      { rows: given, asked: [] }
+    )
+  const sagaOf = ({ sagas }: Puts<SagaTables>, id: string): SagaRow => {
+    const found = sagas?.find((row) => row.id === id)
+    if (found === undefined) throw new Error(`there is no saga ${id}`)
+    return found
+  }
+  const running = (words: ReadonlyArray<string>) => ({ sagas: [play(words).row] })
+
+  test("listens to every reply of its sagas and to nothing else", () => {
+    expect([...desk.messages.keys()].sort((a, b) => (a.type < b.type ? -1 : 1))).toEqual(
+      [...answers].sort((a, b) => (a.type < b.type ? -1 : 1))
+    )
+    expect(desk.topics).toEqual([events])
+  })
+
+  test("a message that nobody started a saga for starts it, behind the step that it shows to be done", () => {
+    const { rows, asked } = tell([answer("TripOpened")])
+
+    expect(sagaOf(rows, "t1")).toMatchObject({ state: "RUNNING", step: "hold seat", position: 1, attempt: 1 })
+    expect(asked.map(({ contract }) => contract.type)).toEqual(["HoldSeat"])
+    expect(rows.saga_log).toHaveLength(1)
+  })
+
+  test("a saga started by a message undoes the step that it was started behind", () => {
+    const { rows, asked } = tell(["TripOpened", "SeatRefused", "TripClosed"].map((type) => answer(type)))
+
+    expect(asked.map(({ contract }) => contract.type)).toEqual(["HoldSeat", "CloseTrip"])
+    expect(sagaOf(rows, "t1").state).toBe("COMPENSATED")
+  })
+
+  test("the message that started a saga does not start it again, neither while it runs nor after its end", () => {
+    const words = ["TripOpened", "TripOpened", "SeatRefused", "TripOpened", "TripClosed", "TripOpened"]
+
+    const { rows, asked } = tell(words.map((type) => answer(type)))
+
+    expect(asked.map(({ contract }) => contract.type)).toEqual(["HoldSeat", "CloseTrip"])
+    expect(rows.sagas).toHaveLength(1)
+    expect(rows.saga_log).toHaveLength(3)
+  })
+
+  test("a saga that was started by hand takes the same message as its step's reply", () => {
+    const { rows, asked } = tell([answer("TripOpened")], running([]))
+
+    expect(sagaOf(rows, "t1")).toMatchObject({ step: "hold seat", position: 2 })
+    expect(asked.map(({ contract }) => contract.type)).toEqual(["HoldSeat"])
+  })
+
+  test("replies to a saga that does not exist are dropped", () => {
+    const strangers = answers.filter(({ type }) => type !== "TripOpened").map(({ type }) => answer(type))
+
+    const { rows, asked } = tell(strangers)
+
+    expect(rows.sagas).toEqual([])
+    expect(rows.saga_log).toEqual([])
+    expect(asked).toEqual([])
+  })
+
+  test("replies of a choreographed order are not its business", () => {
+    const given = running(["TripOpened"])
+
+    const { rows, asked } = tell(
+      [
+        { ...answer("SeatHeld"), coordination: "choreography" },
+        { ...answer("TripOpened", "t2"), coordination: "choreography" }
+      ],
+      given
+    )
+
+    expect(rows.sagas).toEqual(given.sagas)
+    expect(asked).toEqual([])
+  })
+
+  test("a deadline that passed is the row that fell due", () => {
+    const given = running(["TripOpened"])
+
+    const { rows, asked } = tell([{ due: "sagas", payload: sagaOf(given, "t1") }], given)
+
+    expect(sagaOf(rows, "t1")).toMatchObject({ step: "hold seat", attempt: 2 })
+    expect(asked.map(({ contract }) => contract.type)).toEqual(["HoldSeat"])
+    expect(rows.saga_log).toMatchObject([{ cause_type: "due sagas", cause_id: null }])
+  })
+
+  test("two sagas whose messages come in turns keep their data apart", () => {
+    const turns = ["TripOpened", "SeatHeld", "VisaChecked"].flatMap((type) => [
+      answer(type, "t1", "1A"),
+      answer(type, "t2", "2B")
+    ])
+
+    const { rows, asked } = tell([...turns, answer("TicketRefused", "t2"), answer("TicketIssued", "t1")])
+
+    const issue = asked.filter(({ contract }) => contract.type === "IssueTicket").map(({ payload }) => payload)
+    expect(issue).toEqual([
+      { tripId: "t1", seat: "1A" },
+      { tripId: "t2", seat: "2B" }
+    ])
+    expect(sagaOf(rows, "t1")).toMatchObject({ state: "RUNNING", step: "mail", data: { seat: "1A" }, reason: null })
+    expect(sagaOf(rows, "t2")).toMatchObject({ state: "COMPENSATING", data: { seat: "2B" }, reason: "TOO_LATE" })
+    for (const id of ["t1", "t2"]) {
+      const positions = rows.saga_log?.filter((entry) => entry.saga_id === id).map(({ position }) => position)
+      expect(positions).toEqual([1, 2, 3, 4])
+    }
+  })
+
+  test("a saga ends on the version it started with", () => {
+    const shorter = Saga.define({ ...booking, version: 2, steps: [open, seat, ticket] })
+    const both = Saga.participant("desk", [bookTrip, shorter], { starts: [] })
+    const given = { sagas: [play(["TripOpened"]).row, { ...play(["TripOpened"]).row, id: "t2", version: 2 }] }
+
+    const { asked } = tell([answer("SeatHeld", "t1"), answer("SeatHeld", "t2")], given, both)
+
+    expect(asked.map(({ contract }) => contract.type)).toEqual(["CheckVisa", "IssueTicket"])
+  })
+
+  test("a reply or a deadline for a version that this build lacks says so", () => {
+    const row = { ...play(["TripOpened"]).row, version: 7 }
+    const message = "saga t1 runs on book-trip v7, which this build does not have"
+
+    expect(() => tell([answer("SeatHeld")], { sagas: [row] })).toThrow(message)
+    expect(() => tell([{ due: "sagas", payload: row }], { sagas: [row] })).toThrow(message)
+  })
+
+  test("a late reply to an ended saga of such a version is no trouble", () => {
+    const row = { ...play(["TripOpened", "SeatRefused", "TripClosed"]).row, version: 7 }
+
+    const { rows, asked } = tell([answer("TripClosed"), answer("TripOpened")], { sagas: [row] })
+
+    expect(rows.sagas).toEqual([row])
+    expect(asked).toEqual([])
+  })
+
+  test("a saga that is started behind its last step is completed at once and absorbs what comes", () => {
+    const posted = Saga.startedBy({
+      on: TicketMailed,
+      definition: bookTrip,
+      after: "mail",
+      data: () => ({ city: "", seat: null })
+    })
+    const office = Saga.participant("desk", [bookTrip], { starts: [posted] })
+
+    const { rows, asked } = tell([answer("TicketMailed"), answer("TicketMailed"), answer("SeatHeld")], {}, office)
+
+    expect(sagaOf(rows, "t1")).toMatchObject({ state: "COMPLETED", position: 1, due_at: null })
+    expect(asked).toEqual([])
+  })
+
+  test("two definitions of one name and version are refused, and a start of a definition it does not have", () => {
+    const other = Saga.define({ ...booking, steps: [open, ticket] })
+
+    expect(() => Saga.participant("desk", [bookTrip, other], { starts: [] })).toThrow(
+      "desk has two definitions of one name and version"
+    )
+    expect(() => Saga.participant("desk", [other], { starts: [startedByTrip] })).toThrow(
+      "desk starts book-trip, which is none of its definitions"
+    )
+  })
+})
+
+describe("a definition is refused when", () => {
+  const steps = [open, seat, visa, ticket, mail]
+
+  test.each([
+    [
+      "two steps have one name",
+      { steps: [open, step({ ...seat, name: "open" }), ticket] },
+      "book-trip has two steps of one name"
+    ],
+    ["its pivot is no step", { pivot: "tickets" }, "book-trip has no step tickets to be its pivot"],
+    ["it has no steps at all", { steps: [] }, "book-trip has no step ticket to be its pivot"],
+    [
+      "a step is never asked",
+      { steps: [step({ ...open, attempts: 0 }), ticket] },
+      "step open of book-trip needs at least one attempt"
+    ],
+    [
+      "a step is asked one and a half times",
+      { steps: [step({ ...open, attempts: 1.5 }), ticket] },
+      "step open of book-trip needs at least one attempt"
+    ],
+    [
+      "a step gives no time to answer",
+      { steps: [step({ ...open, deadline: 0 }), ticket] },
+      "step open of book-trip needs a deadline that passes"
+    ],
+    [
+      "a step waits for ever",
+      { steps: [step({ ...open, deadline: Number.POSITIVE_INFINITY }), ticket] },
+      "step open of book-trip needs a deadline that passes"
+    ],
+    [
+      "a step after the pivot may fail",
+      { pivot: "hold seat", steps },
+      "step visa of book-trip comes after the pivot and can only succeed"
+    ],
+    [
+      "two steps share a reply",
+      { steps: [open, step({ ...visa, success: TripOpened }), ticket] },
+      "book-trip has two uses of the reply TripOpened"
+    ],
+    [
+      "success and failure are one reply",
+      { steps: [step({ ...visa, success: VisaRefused }), ticket] },
+      "book-trip has two uses of the reply VisaRefused"
+    ],
+    [
+      "an undo is confirmed by what confirms the step",
+      { steps: [step({ ...open, success: TripClosed }), ticket] },
+      "book-trip has two uses of the reply TripClosed"
+    ]
+  ])("%s", (_name, changed, message) => {
+    expect(() => Saga.define({ ...booking, steps, ...changed })).toThrow(message)
+  })
+
+  test("a start behind a step that it lacks is refused", () => {
+    const behind = { on: TripOpened, definition: bookTrip, after: "opened", data: () => ({ city: "", seat: null }) }
+
+    expect(() => Saga.startedBy(behind)).toThrow("book-trip v1 has no step opened")
+    expect(() => Saga.start(bookTrip, "t1", { city: "", seat: null }, contextOf("BookTrip", 0), "opened")).toThrow(
+      "book-trip v1 has no step opened"
+    )
+  })
+})

@@ -1,0 +1,70 @@
+/**
+ * A participant's decisions without a store: given these rows, when that comes, then those rows and messages.
+ * As in a pass, a decision reads only rows that it touches, and all that comes and goes must fit tables and contracts.
+ */
+import { encodePayload, type Outgoing } from "../message.ts"
+import type { AnyHandler, Cause, Decision, Participant } from "../participant.ts"
+import { keyOf, WorkingSet, type AnyTable, type Puts, type Tables } from "../table.ts"
+
+/** When everything is decided. */
+export const decidedAt = new Date("2026-01-01T00:00:00.000Z")
+
+/** A message, a request, or the row under a key that falls due. */
+export type Input = Outgoing | { readonly request: { readonly type: string }; readonly payload: object } | Due
+type Due = { readonly due: string; readonly key: string }
+
+/** The last input's decision, and the rows and log entries that all of them left. */
+export type Decided<T extends Tables> = Decision<T> & { readonly rows: Required<Puts<T>> }
+type Deciding = Pick<Participant<Tables>, "tables" | "messages" | "requests" | "timers">
+
+/** Decides the inputs in order: each sees what the earlier ones left. */
+export const decideWith = <T extends Tables>(by: Participant<T>, given: Puts<T>, ...inputs: ReadonlyArray<Input>) => {
+  let ids = 0
+  const newId = () => `00000000-0000-7000-8000-${String(++ids).padStart(12, "0")}`
+  const none = Object.fromEntries(Object.keys(by.tables).map((name) => [name, []]))
+  const start: Decided<Tables> = { rows: { ...none, ...given } }
+  const decided = inputs.reduce(({ rows }, input) => decideOne(by, rows, input, newId), start)
+  // every row was decoded by the participant's own tables
+  return decided as unknown as Decided<T>
+}
+
+const decideOne = (by: Deciding, stored: Puts<Tables>, input: Input, newId: () => string): Decided<Tables> => {
+  const { handler, payload, ...cause } = arrivalOf(by, stored, input)
+  if (handler === undefined || payload === undefined) throw new Error(`nothing is decided for ${cause.type}`)
+  const context = { ...cause, id: newId(), traceparent: null, now: decidedAt, newId }
+  const working = new WorkingSet(by.tables)
+  const view = working.view()
+  for (const [name, table] of Object.entries(by.tables)) {
+    const keys = new Set(handler.touches[name]?.(payload, view, context))
+    if (cause.type === `due ${name}`) keys.add(cause.key)
+    working.add(table, [...keys], stored[name]?.filter((row) => keys.has(keyOf(table, row))) ?? [])
+  }
+  const decision = handler.decide(view, payload, context)
+  working.apply(decision.put ?? {})
+  decision.send?.forEach(encodePayload)
+  const rows = Object.entries(by.tables).map(([name, table]) => {
+    const put = decision.put?.[name] ?? []
+    const replaced = new Set(table.kind === "rows" ? put.map((row) => keyOf(table, row)) : [])
+    return [name, [...(stored[name] ?? []).filter((row) => !replaced.has(keyOf(table, row))), ...put]]
+  })
+  return { ...decision, rows: Object.fromEntries(rows) }
+}
+
+const arrivalOf = (by: Deciding, stored: Puts<Tables>, input: Input) => {
+  const cause = { key: "", correlation: null, coordination: "orchestration" } as const
+  if ("due" in input) {
+    const { due, key } = input
+    const payload = stored[due]?.find((row) => by.tables[due] !== undefined && keyOf(by.tables[due], row) === key)
+    return { ...cause, type: `due ${due}`, key, handler: by.timers.get(due), payload }
+  }
+  if ("request" in input) {
+    const { request, payload } = input
+    return { ...cause, type: request.type, handler: by.requests.get(request.type)?.handler, payload }
+  }
+  encodePayload(input)
+  const { contract, payload, correlation, coordination = "orchestration" } = input
+  // the contract's key takes the payload that was just checked against its schema
+  const key = (contract as unknown as { key: (payload: object) => string }).key(payload)
+  const handler = by.messages.get(contract)
+  return { type: contract.type, key, correlation: correlation ?? key, coordination, handler, payload }
+}

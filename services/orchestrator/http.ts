@@ -1,0 +1,40 @@
+/** The orchestrator's routes. */
+import { Effect } from "effect"
+import { Hono } from "hono"
+import { OrderId } from "../shell/bounds.ts"
+import { accepted, found, newId, read, submit, waitersFor, type Edge } from "../shell/edge.ts"
+import { answer } from "../shell/http.ts"
+import { NewOrder } from "../shell/new-order.ts"
+import { pathId, readBody, readPage, toPage } from "../shell/request.ts"
+import { StartOrder } from "./orchestrator.ts"
+import type { Queries } from "./queries.ts"
+
+export const routes = Effect.fnUntraced(function* (edge: Edge, queries: Queries) {
+  const outcomes = yield* waitersFor(edge, queries.ended)
+  return new Hono()
+    .post(
+      "/orders",
+      answer(function* (c) {
+        const body = yield* readBody(c, NewOrder)
+        const coordination = body.coordination ?? "orchestration"
+        const payload = { ...body, coordination, orderId: newId() }
+        const current = yield* submit(edge, c, StartOrder, payload, { body, coordination })
+        return yield* accepted(c, { current, location: `/sagas/${current.id}`, outcomes })
+      })
+    )
+    .get(
+      "/sagas",
+      answer(function* (c) {
+        const page = yield* readPage(c, OrderId)
+        return c.json(toPage(yield* read(() => queries.sagas(page)), page))
+      })
+    )
+    .get(
+      "/sagas/:id",
+      answer(function* (c) {
+        const id = yield* pathId(c, OrderId)
+        const saga = yield* found(id, () => queries.saga(id))
+        return c.json({ ...saga, log: yield* read(() => queries.log(id)) })
+      })
+    )
+})

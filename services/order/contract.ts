@@ -1,0 +1,64 @@
+/** What the order service is asked and what it tells. Every message is keyed by its order. */
+import { Schema } from "effect"
+import { Coordination, Topic } from "oncebox"
+import { Amount, Id, Items, Lines, OrderId, Price, Quantity, Reason, Timestamp } from "../shell/bounds.ts"
+
+export const ordersCommands = Topic.commands("orders-commands")
+export const ordersEvents = Topic.events("orders-events")
+
+export const CreateOrderCommand = ordersCommands.message(
+  "CreateOrderCommand",
+  { orderId: OrderId, userId: Id, items: Items },
+  { key: "orderId" }
+)
+
+export const OrderCreatedEvent = ordersEvents.message(
+  "OrderCreatedEvent",
+  { orderId: OrderId, userId: Id, items: Items },
+  { key: "orderId" }
+)
+
+export const ApproveOrderCommand = ordersCommands.message(
+  "ApproveOrderCommand",
+  { orderId: OrderId, lines: Lines, total: Amount },
+  { key: "orderId" }
+)
+
+export const OrderApprovedEvent = ordersEvents.message("OrderApprovedEvent", { orderId: OrderId }, { key: "orderId" })
+
+/** The order is being cancelled, or was rejected: it can't be approved any more. */
+export const OrderApprovalRefusedEvent = ordersEvents.message(
+  "OrderApprovalRefusedEvent",
+  { orderId: OrderId, reason: Reason },
+  { key: "orderId" }
+)
+
+/** Carries the whole order, so that one which was never created can be recorded as rejected. */
+export const RejectOrderCommand = ordersCommands.message(
+  "RejectOrderCommand",
+  { orderId: OrderId, userId: Id, items: Items, reason: Reason },
+  { key: "orderId" }
+)
+
+export const OrderRejectedEvent = ordersEvents.message(
+  "OrderRejectedEvent",
+  { orderId: OrderId, reason: Reason },
+  { key: "orderId" }
+)
+
+export const OrderStatus = Schema.Literals(["CREATED", "CANCELLING", "APPROVED", "REJECTED"])
+export type OrderStatus = typeof OrderStatus.Type
+
+/** An order as HTTP shows it. Prices and the total are known once the products were reserved. */
+export const OrderView = Schema.Struct({
+  id: OrderId,
+  sagaId: OrderId,
+  userId: Id,
+  items: Schema.Array(Schema.Struct({ productId: Id, quantity: Quantity, price: Schema.optionalKey(Price) })),
+  total: Schema.NullOr(Amount),
+  status: OrderStatus,
+  reason: Schema.NullOr(Reason),
+  coordination: Coordination,
+  createdAt: Timestamp
+})
+export type OrderView = typeof OrderView.Type

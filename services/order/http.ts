@@ -1,0 +1,48 @@
+/** The order service's routes. */
+import { Effect } from "effect"
+import { Hono } from "hono"
+import { OrderId } from "../shell/bounds.ts"
+import { accepted, found, newId, read, submit, waitersFor, type Edge } from "../shell/edge.ts"
+import { answer } from "../shell/http.ts"
+import { NewOrder } from "../shell/new-order.ts"
+import { notFound, pathId, readBody, readPage, toPage } from "../shell/request.ts"
+import { PlaceOrder } from "./order.ts"
+import type { Queries } from "./queries.ts"
+
+export const routes = Effect.fnUntraced(function* (edge: Edge, queries: Queries) {
+  const outcomes = yield* waitersFor(edge, queries.ended)
+  return new Hono()
+    .post(
+      "/orders",
+      answer(function* (c) {
+        const body = yield* readBody(c, NewOrder)
+        const coordination = body.coordination ?? "orchestration"
+        const payload = { ...body, coordination, orderId: newId() }
+        const current = yield* submit(edge, c, PlaceOrder, payload, { body, coordination })
+        return yield* accepted(c, { current, location: `/orders/${current.id}`, outcomes })
+      })
+    )
+    .get(
+      "/orders",
+      answer(function* (c) {
+        const page = yield* readPage(c, OrderId)
+        return c.json(toPage(yield* read(() => queries.orders(page)), page))
+      })
+    )
+    .get(
+      "/orders/:id",
+      answer(function* (c) {
+        const id = yield* pathId(c, OrderId)
+        return c.json(yield* found(id, () => queries.order(id)))
+      })
+    )
+    .get(
+      "/orders/:id/history",
+      answer(function* (c) {
+        const id = yield* pathId(c, OrderId)
+        const items = yield* read(() => queries.history(id))
+        // an order has an entry from its first moment on
+        return items.length === 0 ? yield* notFound(id) : c.json({ items, next: null })
+      })
+    )
+})

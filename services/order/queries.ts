@@ -1,0 +1,51 @@
+/** What the order service's API reads. */
+import type { Sql } from "oncebox"
+import type { Page } from "../shell/request.ts"
+import { orders, ordersHistory, orderView } from "./order.ts"
+
+const view = (row: unknown) => orderView(orders.decode(row))
+
+export type Queries = ReturnType<typeof makeQueries>
+
+export const makeQueries = (sql: Sql) => ({
+  order: async (id: string) => {
+    const rows = await sql`
+      select id, user_id, items, lines, total, status, reason, coordination, created_at, due_at
+      from orders
+      where id = ${id}`
+    return rows.map(view)[0]
+  },
+
+  /** The newest first: ids grow with time. */
+  orders: async ({ limit, after }: Page) => {
+    const rows = await sql`
+      select id, user_id, items, lines, total, status, reason, coordination, created_at, due_at
+      from orders
+      ${after === undefined ? sql`` : sql`where id < ${after}`}
+      order by id desc
+      limit ${limit + 1}`
+    return rows.map(view)
+  },
+
+  /** Of these orders, those that ended. */
+  ended: async (ids: ReadonlyArray<string>) => {
+    const rows = await sql`
+      select id, user_id, items, lines, total, status, reason, coordination, created_at, due_at
+      from orders
+      where id = any(array(select id::uuid from jsonb_array_elements_text(${JSON.stringify(ids)}::text::jsonb) as ids(id)))
+        and status in ('APPROVED', 'REJECTED')`
+    return rows.map(view)
+  },
+
+  history: async (orderId: string) => {
+    const rows = await sql`
+      select order_id, status, reason, at
+      from orders_history
+      where order_id = ${orderId}
+      order by at`
+    return rows.map((row) => {
+      const { status, reason, at } = ordersHistory.decode(row)
+      return { status, reason, at: at.toISOString() }
+    })
+  }
+})

@@ -1,0 +1,204 @@
+import { expect, test } from "bun:test"
+import type { Outgoing } from "oncebox"
+import { decidedAt, decideWith, type Input } from "oncebox/testing"
+import {
+  ApproveOrderCommand,
+  CreateOrderCommand,
+  OrderApprovalRefusedEvent,
+  OrderApprovedEvent,
+  OrderCreatedEvent,
+  OrderRejectedEvent,
+  RejectOrderCommand,
+  type OrderStatus
+} from "../contract.ts"
+import { order, orderView, PlaceOrder, type Order } from "../order.ts"
+
+const orderId = "00000000-0000-4000-8000-000000000001"
+const wanted = { orderId, userId: "ann", items: [{ productId: "teapot", quantity: 2 }] }
+const priced = { orderId, lines: [{ productId: "teapot", quantity: 2, price: 2000 }], total: 4000 }
+const orchestrated = { coordination: "orchestration" } as const
+
+const place = { request: PlaceOrder, payload: { ...wanted, ...orchestrated } }
+const create = CreateOrderCommand.of(wanted)
+const approve = ApproveOrderCommand.of(priced)
+const reject = (reason = "OUT_OF_STOCK") => RejectOrderCommand.of({ ...wanted, reason })
+
+const created = OrderCreatedEvent.of(wanted, orchestrated)
+const approved = OrderApprovedEvent.of({ orderId })
+const refused = (reason: string) => OrderApprovalRefusedEvent.of({ orderId, reason })
+const rejected = (reason = "OUT_OF_STOCK") => OrderRejectedEvent.of({ orderId, reason })
+
+const row: Order = {
+  id: orderId,
+  user_id: "ann",
+  items: wanted.items,
+  lines: null,
+  total: null,
+  status: "CREATED",
+  reason: null,
+  coordination: "orchestration",
+  created_at: decidedAt,
+  due_at: decidedAt
+}
+const cancelling: Order = { ...row, status: "CANCELLING" }
+
+const history = ({ orders_history }: { readonly orders_history: ReadonlyArray<{ readonly status: OrderStatus }> }) =>
+  orders_history.map(({ status }) => status)
+
+const cases: ReadonlyArray<readonly [string, ReadonlyArray<Input>, Outgoing, ReadonlyArray<OrderStatus>]> = [
+  ["a placed order is announced", [place], created, ["CREATED"]],
+  ["a created order is announced", [create], created, ["CREATED"]],
+  ["created twice, it is announced again", [create, create], created, ["CREATED"]],
+  ["placed and then created, it is one order", [place, create], created, ["CREATED"]],
+  ["an order is approved", [create, approve], approved, ["CREATED", "APPROVED"]],
+  ["approved twice, it says so again", [create, approve, approve], approved, ["CREATED", "APPROVED"]],
+  ["created again when it is approved, it stays approved", [create, approve, create], created, ["CREATED", "APPROVED"]],
+  ["an order that was never created is not approved", [approve], refused("ORDER_UNKNOWN"), []],
+  ["an order is rejected", [create, reject()], rejected(), ["CREATED", "REJECTED"]],
+  [
+    "rejected again, it keeps its first reason",
+    [create, reject(), reject("LATE")],
+    rejected(),
+    ["CREATED", "REJECTED"]
+  ],
+  ["a rejected order is not approved", [create, reject(), approve], refused("OUT_OF_STOCK"), ["CREATED", "REJECTED"]],
+  ["an order can be rejected before it is created", [reject()], rejected(), ["REJECTED"]],
+  ["what was rejected first is not created", [reject("TIMEOUT"), create], rejected("TIMEOUT"), ["REJECTED"]],
+  ["rejected twice and then created, it stays rejected", [reject(), reject(), create], rejected(), ["REJECTED"]],
+  [
+    "rejected, created and approved, it stays rejected",
+    [reject(), create, approve],
+    refused("OUT_OF_STOCK"),
+    ["REJECTED"]
+  ]
+]
+
+test.each(cases)("%s", (_name, inputs, answer, statuses) => {
+  const { send, rows } = decideWith(order, {}, ...inputs)
+
+  expect(send).toEqual([answer])
+  expect(history(rows)).toEqual([...statuses])
+  expect(rows.orders.map(({ status }) => status)).toEqual(statuses.slice(-1))
+})
+
+const repeated: ReadonlyArray<readonly [string, ReadonlyArray<Input>, Input]> = [
+  ["an order that is placed", [place], place],
+  ["an order that is created", [create], create],
+  ["an approval", [create, approve], approve],
+  ["a rejection", [create, reject()], reject()],
+  ["a rejection that came first", [reject()], reject()],
+  ["a refused creation", [reject()], create],
+  ["a refused approval", [create, reject()], approve]
+]
+
+test.each(repeated)("%s, asked again, writes no row", (_name, before, again) => {
+  const { put } = decideWith(order, {}, ...before, again)
+
+  expect(put).toBeUndefined()
+})
+
+test("an approved order knows its prices and is not announced any more", () => {
+  const { rows } = decideWith(order, {}, create, approve)
+
+  expect(rows.orders).toEqual([{ ...row, lines: priced.lines, total: 4000, status: "APPROVED", due_at: null }])
+})
+
+test("an approved order can't be rejected: that is a defect", () => {
+  expect(() => decideWith(order, {}, create, approve, reject())).toThrow("can't be rejected")
+})
+
+test("an order that is being cancelled is not approved", () => {
+  const { put, send } = decideWith(order, { orders: [cancelling] }, approve)
+
+  expect(put).toBeUndefined()
+  expect(send).toEqual([refused("CANCELLED")])
+})
+
+test("an order that is being cancelled is rejected in the end", () => {
+  const { rows, send } = decideWith(order, { orders: [cancelling] }, reject("CANCELLED"))
+
+  expect(rows.orders).toEqual([{ ...cancelling, status: "REJECTED", reason: "CANCELLED", due_at: null }])
+  expect(send).toEqual([rejected("CANCELLED")])
+})
+
+test("who places an order is shown it, without prices yet", () => {
+  const { reply } = decideWith(order, {}, place)
+
+  expect(reply).toEqual({
+    id: orderId,
+    sagaId: orderId,
+    userId: "ann",
+    items: wanted.items,
+    total: null,
+    status: "CREATED",
+    reason: null,
+    coordination: "orchestration",
+    createdAt: "2026-01-01T00:00:00.000Z"
+  })
+})
+
+test("who places an order again is shown what became of it", () => {
+  const { reply, send } = decideWith(order, {}, place, approve, place)
+
+  expect(reply).toMatchObject({ items: priced.lines, total: 4000, status: "APPROVED" })
+  expect(send).toBeUndefined()
+})
+
+test("who places an order that was rejected before is shown the reason", () => {
+  const { reply } = decideWith(order, {}, reject(), place)
+
+  expect(reply).toMatchObject({ status: "REJECTED", reason: "OUT_OF_STOCK" })
+})
+
+const waits: ReadonlyArray<readonly [ageSeconds: number, waitSeconds: number]> = [
+  [60, 120],
+  [180, 240],
+  [420, 480],
+  [900, 600],
+  [86_400, 600],
+  // the clock was set back
+  [-30, 60]
+]
+
+test.each(waits)("an order of which nothing came for %p s is announced again, and then after %p s", (age, wait) => {
+  const stuck: Order = { ...row, created_at: new Date(decidedAt.getTime() - age * 1000) }
+
+  const { send, rows } = decideWith(order, { orders: [stuck] }, { due: "orders", key: orderId })
+
+  expect(send).toEqual([created])
+  expect(rows.orders).toEqual([{ ...stuck, due_at: new Date(decidedAt.getTime() + wait * 1000) }])
+})
+
+test("the first announcement is given a minute", () => {
+  const { rows } = decideWith(order, {}, create)
+
+  expect(rows.orders[0]?.due_at).toEqual(new Date(decidedAt.getTime() + 60_000))
+})
+
+test("an order that is being cancelled is not announced again", () => {
+  const { send, rows } = decideWith(order, { orders: [cancelling] }, { due: "orders", key: orderId })
+
+  expect(send).toBeUndefined()
+  expect(rows.orders).toEqual([{ ...cancelling, due_at: null }])
+})
+
+test("an order is announced in the style it was placed in", () => {
+  const choreographed: Order = { ...row, coordination: "choreography" }
+
+  const again = decideWith(order, { orders: [choreographed] }, create)
+  const due = decideWith(order, { orders: [choreographed] }, { due: "orders", key: orderId })
+
+  const announced = OrderCreatedEvent.of(wanted, { coordination: "choreography" })
+  expect([again.send, due.send]).toEqual([[announced], [announced]])
+})
+
+test("an order's id is written in lower case, as Postgres writes it", () => {
+  const upper = "ABCDEF00-0000-4000-8000-000000000001"
+
+  expect(() => decideWith(order, {}, CreateOrderCommand.of({ ...wanted, orderId: upper }))).toThrow("lower case")
+})
+
+test("a view shows the prices once they are known", () => {
+  expect(orderView(row).items).toEqual(wanted.items)
+  expect(orderView({ ...row, lines: priced.lines }).items).toEqual(priced.lines)
+})

@@ -1,0 +1,50 @@
+create table accounts (
+  user_id         text primary key check (user_id ~ '^[A-Za-z0-9_-]{1,64}$'),
+  opening_balance bigint not null check (opening_balance >= 0),
+  balance         bigint not null check (balance >= 0),
+  position        int not null check (position >= 1),
+  opened_at       timestamptz not null
+);
+
+create table payments (
+  order_id        text primary key,
+  user_id         text,
+  amount          bigint not null check (amount between 0 and 1000000000000),
+  status          text not null check (status in ('PROCESSED', 'FAILED', 'REFUNDED', 'CANCELLED')),
+  reason          text,
+  balance         bigint,
+  position        int,
+  refund_balance  bigint,
+  refund_position int,
+  updated_at      timestamptz not null,
+  constraint payments_of_somebody check (status = 'CANCELLED' or user_id is not null),
+  constraint payments_fail_for_a_reason check ((status = 'FAILED') = (reason is not null)),
+  constraint payments_moved_money check (
+    (status in ('PROCESSED', 'REFUNDED')) = (balance is not null)
+    and (status in ('PROCESSED', 'REFUNDED')) = (position is not null)
+  ),
+  constraint payments_gave_it_back check (
+    (status = 'REFUNDED') = (refund_balance is not null)
+    and (status = 'REFUNDED') = (refund_position is not null)
+  )
+);
+
+-- Append-only. An account's balance is the balance of its highest position, and the sum of all its amounts.
+create table ledger (
+  user_id  text not null,
+  position int not null check (position >= 1),
+  amount   bigint not null,
+  kind     text not null check (kind in ('OPENING', 'PAYMENT', 'REFUND')),
+  order_id text,
+  balance  bigint not null check (balance >= 0),
+  at       timestamptz not null,
+  primary key (user_id, position),
+  constraint ledger_opens_once check ((kind = 'OPENING') = (position = 1)),
+  constraint ledger_of_an_order check ((kind = 'OPENING') = (order_id is null)),
+  constraint ledger_direction check (case kind when 'PAYMENT' then amount <= 0 else amount >= 0 end)
+);
+
+-- No order is paid twice, or given back twice, whatever the code does.
+create unique index ledger_once_per_order
+  on ledger (order_id, kind)
+  where order_id is not null;

@@ -1,0 +1,160 @@
+import { expect, test } from "bun:test"
+import fc from "fast-check"
+import type { Outgoing } from "oncebox"
+import { decidedAt, decideWith, type Input } from "oncebox/testing"
+import { UserCreatedEvent } from "../../user/contract.ts"
+import {
+  AccountOpenedEvent,
+  PaymentFailedEvent,
+  PaymentProcessedEvent,
+  PaymentRefundedEvent,
+  ProcessPaymentCommand,
+  RefundPaymentCommand
+} from "../contract.ts"
+import { payment, type Account } from "../payment.ts"
+
+const orderId = "00000000-0000-4000-8000-000000000001"
+const otherId = "00000000-0000-4000-8000-000000000002"
+
+const account = (user_id: string, balance: number): Account => ({
+  user_id,
+  opening_balance: balance,
+  balance,
+  position: 1,
+  opened_at: decidedAt
+})
+const bank = { accounts: [account("ann", 10_000), account("bob", 500)] }
+
+const pay = (amount: number, userId = "ann", order = orderId) =>
+  ProcessPaymentCommand.of({ orderId: order, userId, amount })
+const refund = (order = orderId) => RefundPaymentCommand.of({ orderId: order })
+
+const paid = (amount: number, balance: number, position = 2) =>
+  PaymentProcessedEvent.of({ orderId, userId: "ann", amount, balance, position })
+const failed = (reason: string) => PaymentFailedEvent.of({ orderId, reason })
+const refunded = (amount: number, balance: number, position = 3) =>
+  PaymentRefundedEvent.of({ orderId, refund: { userId: "ann", amount, balance, position } })
+const nothingRefunded = PaymentRefundedEvent.of({ orderId, refund: null })
+
+const cases: ReadonlyArray<readonly [string, ReadonlyArray<Input>, Outgoing, annHas: number]> = [
+  ["an order is paid from its user's account", [pay(4000)], paid(4000, 6000), 6000],
+  ["a balance can be spent to the last", [pay(10_000)], paid(10_000, 0), 0],
+  ["asked twice, it is paid once", [pay(4000), pay(4000)], paid(4000, 6000), 6000],
+  ["asked twice with another amount, it is paid the first", [pay(4000), pay(1)], paid(4000, 6000), 6000],
+  [
+    "asked again after other payments, it hears the same",
+    [pay(4000), pay(1000, "ann", otherId), pay(4000)],
+    paid(4000, 6000),
+    5000
+  ],
+  ["more than the balance is not paid", [pay(10_001)], failed("INSUFFICIENT_FUNDS"), 10_000],
+  ["who has no account pays nothing", [pay(1, "zoe")], failed("USER_UNKNOWN"), 10_000],
+  ["a refund gives all of it back", [pay(4000), refund()], refunded(4000, 10_000), 10_000],
+  [
+    "a second refund gives nothing more back and says the same",
+    [pay(4000), refund(), refund()],
+    refunded(4000, 10_000),
+    10_000
+  ],
+  [
+    "a refund asked again says what it said, whatever came since",
+    [pay(4000), refund(), pay(1000, "ann", otherId), refund()],
+    refunded(4000, 10_000),
+    9000
+  ],
+  ["a refunded order is not paid again", [pay(4000), refund(), pay(4000)], failed("ALREADY_CANCELLED"), 10_000],
+  ["a refund that comes first gives nothing back", [refund()], nothingRefunded, 10_000],
+  ["a refund that comes first refuses the payment", [refund(), pay(4000)], failed("ALREADY_CANCELLED"), 10_000],
+  ["it goes on refusing after another refund", [refund(), refund(), pay(4000)], failed("ALREADY_CANCELLED"), 10_000],
+  ["a refused payment is refunded nothing", [refund(), pay(4000), refund()], nothingRefunded, 10_000],
+  ["a failed payment is refunded nothing", [pay(10_001), refund()], nothingRefunded, 10_000],
+  [
+    "a failed payment fails again, though there is money since",
+    [pay(4000, "ann", otherId), pay(7000), refund(otherId), pay(7000)],
+    failed("INSUFFICIENT_FUNDS"),
+    10_000
+  ]
+]
+
+test.each(cases)("%s", (_name, inputs, answer, annHas) => {
+  const { send, rows } = decideWith(payment, bank, ...inputs)
+
+  expect(send).toEqual([answer])
+  expect(rows.accounts.find(({ user_id }) => user_id === "ann")?.balance).toBe(annHas)
+})
+
+const repeated: ReadonlyArray<readonly [string, ReadonlyArray<Input>, Input]> = [
+  ["a payment", [pay(4000)], pay(4000)],
+  ["a failed payment", [pay(10_001)], pay(10_001)],
+  ["a payment of nobody", [pay(1, "zoe")], pay(1, "zoe")],
+  ["a refund", [pay(4000), refund()], refund()],
+  ["a refund of a failed payment", [pay(10_001)], refund()],
+  ["a refund that came first", [refund()], refund()],
+  ["a refused payment", [refund()], pay(4000)],
+  ["an account's opening", [], UserCreatedEvent.of({ userId: "ann", balance: 10_000 })]
+]
+
+test.each(repeated)("%s, asked again, writes no row", (_name, before, again) => {
+  const { put } = decideWith(payment, bank, ...before, again)
+
+  expect(put).toBeUndefined()
+})
+
+test("the ledger has an entry for whatever moved money", () => {
+  const open = UserCreatedEvent.of({ userId: "eve", balance: 900 })
+
+  const { rows } = decideWith(payment, {}, open, pay(400, "eve"), pay(600, "eve", otherId), refund(), refund(otherId))
+
+  const eve = { user_id: "eve", at: decidedAt }
+  expect(rows.ledger).toEqual([
+    { ...eve, position: 1, kind: "OPENING", amount: 900, order_id: null, balance: 900 },
+    { ...eve, position: 2, kind: "PAYMENT", amount: -400, order_id: orderId, balance: 500 },
+    { ...eve, position: 3, kind: "REFUND", amount: 400, order_id: orderId, balance: 900 }
+  ])
+})
+
+test.each([0, 900, 1_000_000_000_000])("an account is opened for a new user, with %p", (balance) => {
+  const { send, rows } = decideWith(payment, {}, UserCreatedEvent.of({ userId: "eve", balance }))
+
+  expect(send).toEqual([AccountOpenedEvent.of({ userId: "eve", balance, position: 1 })])
+  expect(rows.accounts).toEqual([account("eve", balance)])
+  expect(rows.ledger).toHaveLength(1)
+})
+
+test("an account that is open already says what it was opened with", () => {
+  const again = UserCreatedEvent.of({ userId: "ann", balance: 1 })
+
+  const { send, rows } = decideWith(payment, bank, pay(4000), again)
+
+  expect(send).toEqual([AccountOpenedEvent.of({ userId: "ann", balance: 10_000, position: 1 })])
+  expect(rows.accounts).toContainEqual({ ...account("ann", 10_000), balance: 6000, position: 2 })
+})
+
+test("whatever is asked, in whatever order, no money is lost and none is made", () => {
+  const orders = fc.constantFrom(orderId, otherId)
+  const asked = fc.tuple(fc.integer({ min: 1, max: 6000 }), fc.constantFrom("ann", "bob", "zoe"), orders)
+  const inputs = fc.array(
+    fc.oneof(
+      asked.map((asked) => pay(...asked)),
+      orders.map(refund)
+    ),
+    { maxLength: 12, size: "max" }
+  )
+
+  fc.assert(
+    fc.property(inputs, (inputs) => {
+      const { rows } = decideWith(payment, bank, ...inputs)
+
+      for (const { user_id, opening_balance, balance, position } of rows.accounts) {
+        const entries = rows.ledger.filter((entry) => entry.user_id === user_id)
+        const paid = rows.payments.filter((row) => row.user_id === user_id && row.status === "PROCESSED")
+        expect(balance).toBe(opening_balance - paid.reduce((sum, { amount }) => sum + amount, 0))
+        expect(balance).toBe(opening_balance + entries.reduce((sum, { amount }) => sum + amount, 0))
+        expect(balance).toBeGreaterThanOrEqual(0)
+        // the opening is position 1; the ones after it follow without a gap
+        expect(entries.map((entry) => entry.position)).toEqual(entries.map((_, index) => index + 2))
+        expect(position).toBe(entries.length + 1)
+      }
+    })
+  )
+})

@@ -1,0 +1,39 @@
+/** What the product service is asked and what it tells. Every message is keyed by the order it is about. */
+import { Schema } from "effect"
+import { Topic } from "oncebox"
+import { Amount, Id, Items, Lines, OrderId, Reason } from "../shell/bounds.ts"
+
+export const productsCommands = Topic.commands("products-commands")
+export const productsEvents = Topic.events("products-events")
+
+export const ReserveProductCommand = productsCommands.message(
+  "ReserveProductCommand",
+  { orderId: OrderId, items: Items },
+  { key: "orderId" }
+)
+
+export const ProductReservedEvent = productsEvents.message(
+  "ProductReservedEvent",
+  { orderId: OrderId, lines: Lines, total: Amount },
+  { key: "orderId" }
+)
+
+/** Nothing was reserved. PRODUCT_UNKNOWN and OUT_OF_STOCK name the product. */
+export const ProductReservationFailedEvent = productsEvents.message(
+  "ProductReservationFailedEvent",
+  { orderId: OrderId, reason: Reason, productId: Schema.NullOr(Id) },
+  { key: "orderId" }
+)
+
+export const CancelProductReservationCommand = productsCommands.message(
+  "CancelProductReservationCommand",
+  { orderId: OrderId },
+  { key: "orderId" }
+)
+
+/** Nothing is reserved any more, or will be. */
+export const ProductReservationCancelledEvent = productsEvents.message(
+  "ProductReservationCancelledEvent",
+  { orderId: OrderId },
+  { key: "orderId" }
+)

@@ -1,0 +1,21 @@
+create table products (
+  id         text primary key check (id ~ '^[A-Za-z0-9_-]{1,64}$'),
+  name       text not null check (char_length(name) between 1 and 200),
+  price      bigint not null check (price between 1 and 100000000),
+  quantity   int not null check (quantity >= 0),
+  created_at timestamptz not null
+);
+
+-- What an order has of the stock. A row without lines refuses the order for good.
+create table reservations (
+  order_id   text primary key,
+  status     text not null check (status in ('RESERVED', 'FAILED', 'CANCELLED')),
+  lines      jsonb not null check (jsonb_array_length(lines) <= 50),
+  total      bigint not null check (total between 0 and 1000000000000),
+  reason     text,
+  product_id text,
+  updated_at timestamptz not null,
+  constraint reservations_hold_something check (status <> 'RESERVED' or jsonb_array_length(lines) > 0),
+  constraint reservations_fail_for_a_reason check ((status = 'FAILED') = (reason is not null)),
+  constraint reservations_failed_hold_nothing check (status <> 'FAILED' or jsonb_array_length(lines) = 0)
+);

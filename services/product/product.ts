@@ -1,0 +1,165 @@
+/** Products and what is reserved of them. An order's reservation is the fence: it answers whatever is asked again. */
+import { Schema } from "effect"
+import { Participant, Request, Table, type Outgoing, type RowOf, type Rows } from "oncebox"
+import {
+  alreadyCancelled,
+  Amount,
+  greatestAmount,
+  Id,
+  Line,
+  Name,
+  OrderId,
+  Price,
+  Reason,
+  Stock,
+  Timestamp,
+  type Items,
+  type Lines
+} from "../shell/bounds.ts"
+import {
+  CancelProductReservationCommand,
+  ProductReservationCancelledEvent,
+  ProductReservationFailedEvent,
+  ProductReservedEvent,
+  ReserveProductCommand
+} from "./contract.ts"
+
+export const reservations = Table.make("reservations", {
+  key: "order_id",
+  row: {
+    order_id: OrderId,
+    status: Schema.Literals(["RESERVED", "FAILED", "CANCELLED"]),
+    /** What was taken from stock; empty when nothing ever was. */
+    lines: Schema.Array(Line),
+    total: Amount,
+    reason: Schema.NullOr(Reason),
+    product_id: Schema.NullOr(Id),
+    updated_at: Schema.Date
+  }
+})
+export type Reservation = RowOf<typeof reservations>
+
+export const products = Table.make("products", {
+  key: "id",
+  row: { id: Id, name: Name, price: Price, quantity: Schema.Natural, created_at: Schema.Date }
+})
+export type Product = RowOf<typeof products>
+
+const tables = { reservations, products }
+type Stocked = Rows<typeof tables>["products"]
+
+export const ProductView = Schema.Struct({
+  id: Id,
+  name: Name,
+  price: Price,
+  quantity: Schema.Natural,
+  createdAt: Timestamp
+})
+export type ProductView = typeof ProductView.Type
+
+export const CreateProduct = Request.make("CreateProduct", {
+  payload: { id: Id, name: Name, price: Price, quantity: Stock },
+  reply: Schema.Union([Schema.TaggedStruct("created", { product: ProductView }), Schema.TaggedStruct("exists", {})])
+})
+
+export const product = Participant.make("product", tables)
+  .answers(CreateProduct, {
+    touches: { products: ({ id }) => [id] },
+    decide: ({ products }, { id, name, price, quantity }, { now }) => {
+      if (products.get(id) !== undefined) return { reply: { _tag: "exists" as const } }
+      const product: Product = { id, name, price, quantity, created_at: now }
+      return { put: { products: [product] }, reply: { _tag: "created" as const, product: productView(product) } }
+    }
+  })
+  .on(ReserveProductCommand, {
+    touches: {
+      reservations: ({ orderId }) => [orderId],
+      products: ({ items }) => items.map(({ productId }) => productId)
+    },
+    decide: ({ reservations, products }, { orderId, items }, { now }) => {
+      const earlier = reservations.get(orderId)
+      if (earlier !== undefined) return { send: [outcomeOf(earlier)] }
+      const reservation = reserve(nothingReserved(orderId, now), items, products)
+      return {
+        put: { reservations: [reservation], products: taken(reservation.lines, products) },
+        send: [outcomeOf(reservation)]
+      }
+    }
+  })
+  .on(CancelProductReservationCommand, {
+    touches: {
+      reservations: ({ orderId }) => [orderId],
+      products: ({ orderId }, { reservations }) => productsIn(reservations.get(orderId))
+    },
+    decide: ({ reservations, products }, { orderId }, { now }) => {
+      const send = [ProductReservationCancelledEvent.of({ orderId })]
+      const earlier = reservations.get(orderId)
+      if (earlier === undefined) return { put: { reservations: [nothingReserved(orderId, now)] }, send }
+      if (earlier.status !== "RESERVED") return { send }
+      const cancelled: Reservation = { ...earlier, status: "CANCELLED", updated_at: now }
+      return { put: { reservations: [cancelled], products: returned(earlier.lines, products) }, send }
+    }
+  })
+
+/** Left like this by a cancel that came first, it refuses the command when it comes. */
+const nothingReserved = (orderId: string, now: Date): Reservation => ({
+  order_id: orderId,
+  status: "CANCELLED",
+  lines: [],
+  total: 0,
+  reason: null,
+  product_id: null,
+  updated_at: now
+})
+
+/** All of the items at today's prices, or none of them. */
+const reserve = (nothing: Reservation, items: Items, products: Stocked): Reservation => {
+  const lines: Array<Line> = []
+  for (const { productId, quantity } of items) {
+    const product = products.get(productId)
+    if (product === undefined) return failed(nothing, "PRODUCT_UNKNOWN", productId)
+    if (product.quantity < quantity) return failed(nothing, "OUT_OF_STOCK", productId)
+    lines.push({ productId, quantity, price: product.price })
+  }
+  const total = lines.reduce((sum, { quantity, price }) => sum + quantity * price, 0)
+  if (total > greatestAmount) return failed(nothing, "TOTAL_TOO_LARGE", null)
+  return { ...nothing, status: "RESERVED", lines, total }
+}
+
+const failed = (nothing: Reservation, reason: string, productId: string | null): Reservation => ({
+  ...nothing,
+  status: "FAILED",
+  reason,
+  product_id: productId
+})
+
+const outcomeOf = (reservation: Reservation): Outgoing => {
+  const { order_id: orderId, status, lines, total, reason, product_id: productId } = reservation
+  return status === "RESERVED"
+    ? ProductReservedEvent.of({ orderId, lines, total })
+    : ProductReservationFailedEvent.of({ orderId, reason: reason ?? alreadyCancelled, productId })
+}
+
+const productsIn = (reservation: Reservation | undefined): ReadonlyArray<string> =>
+  reservation?.status === "RESERVED" ? reservation.lines.map(({ productId }) => productId) : []
+
+const taken = (lines: Lines, products: Stocked) =>
+  lines.map((line) => restocked(line.productId, -line.quantity, products))
+const returned = (lines: Lines, products: Stocked) =>
+  lines.map((line) => restocked(line.productId, line.quantity, products))
+
+const restocked = (productId: string, change: number, products: Stocked): Product => {
+  const product = products.get(productId)
+  // products are never deleted: what was reserved can always be returned
+  if (product === undefined) throw new Error(`product ${productId} is reserved and does not exist`)
+  return { ...product, quantity: product.quantity + change }
+}
+
+/** A product as HTTP shows it. */
+export const productView = ({ id, name, price, quantity, created_at }: Product): ProductView => ({
+  id,
+  name,
+  price,
+  quantity,
+  createdAt: created_at.toISOString()
+})

@@ -1,0 +1,171 @@
+import { expect, test } from "bun:test"
+import fc from "fast-check"
+import type { Outgoing } from "oncebox"
+import { decidedAt, decideWith, type Input } from "oncebox/testing"
+import {
+  CancelProductReservationCommand,
+  ProductReservationCancelledEvent,
+  ProductReservationFailedEvent,
+  ProductReservedEvent,
+  ReserveProductCommand
+} from "../contract.ts"
+import { CreateProduct, product, type Product, type Reservation } from "../product.ts"
+
+const orderId = "00000000-0000-4000-8000-000000000001"
+const otherId = "00000000-0000-4000-8000-000000000002"
+
+const stocked = (id: string, price: number, quantity: number): Product => ({
+  id,
+  name: id,
+  price,
+  quantity,
+  created_at: decidedAt
+})
+const shop = { products: [stocked("teapot", 2000, 5), stocked("cup", 300, 5), stocked("palace", 100_000_000, 20_000)] }
+
+const reserve = (items: Readonly<Record<string, number>>, order = orderId) =>
+  ReserveProductCommand.of({
+    orderId: order,
+    items: Object.entries(items).map(([productId, quantity]) => ({ productId, quantity }))
+  })
+const cancel = (order = orderId) => CancelProductReservationCommand.of({ orderId: order })
+
+const reserved = ProductReservedEvent.of({
+  orderId,
+  lines: [
+    { productId: "teapot", quantity: 2, price: 2000 },
+    { productId: "cup", quantity: 5, price: 300 }
+  ],
+  total: 5500
+})
+const failed = (reason: string, productId: string | null = null) =>
+  ProductReservationFailedEvent.of({ orderId, reason, productId })
+const cancelled = ProductReservationCancelledEvent.of({ orderId })
+
+const table = { teapot: 2, cup: 5 }
+const full = { teapot: 5, cup: 5 }
+const left = { teapot: 3, cup: 0 }
+
+const stockOf = (rows: { readonly products: ReadonlyArray<Product> }) =>
+  Object.fromEntries(rows.products.map(({ id, quantity }) => [id, quantity]))
+
+const cases: ReadonlyArray<readonly [string, ReadonlyArray<Input>, Outgoing, Readonly<Record<string, number>>]> = [
+  ["an order takes its products from stock, at today's prices", [reserve(table)], reserved, left],
+  ["asked twice, it takes them once and hears the same", [reserve(table), reserve(table)], reserved, left],
+  ["asked twice for other things, it still has the first", [reserve(table), reserve({ teapot: 1 })], reserved, left],
+  ["stock that reached zero comes back with the cancel", [reserve(table), cancel()], cancelled, full],
+  ["a second cancel brings nothing more back", [reserve(table), cancel(), cancel()], cancelled, full],
+  [
+    "after the cancel the command is refused",
+    [reserve(table), cancel(), reserve(table)],
+    failed("ALREADY_CANCELLED"),
+    full
+  ],
+  ["a cancel that comes first finds nothing to do", [cancel()], cancelled, full],
+  ["a cancel that comes first refuses the command", [cancel(), reserve(table)], failed("ALREADY_CANCELLED"), full],
+  ["it goes on refusing after another cancel", [cancel(), cancel(), reserve(table)], failed("ALREADY_CANCELLED"), full],
+  ["an unknown product fails the order", [reserve({ cup: 1, spoon: 1 })], failed("PRODUCT_UNKNOWN", "spoon"), full],
+  [
+    "one product out of stock leaves the others",
+    [reserve({ cup: 5, teapot: 6 })],
+    failed("OUT_OF_STOCK", "teapot"),
+    full
+  ],
+  [
+    "a total above the greatest amount fails the order",
+    [reserve({ palace: 10_000, cup: 1 })],
+    failed("TOTAL_TOO_LARGE"),
+    full
+  ],
+  ["what failed is cancelled without effect", [reserve({ teapot: 6 }), cancel()], cancelled, full],
+  [
+    "what failed and was cancelled fails as before",
+    [reserve({ teapot: 6 }), cancel(), reserve({ teapot: 6 })],
+    failed("OUT_OF_STOCK", "teapot"),
+    full
+  ],
+  [
+    "what failed fails again, though stock came back since",
+    [reserve({ cup: 1 }, otherId), reserve({ cup: 5 }), cancel(otherId), reserve({ cup: 5 })],
+    failed("OUT_OF_STOCK", "cup"),
+    full
+  ]
+]
+
+test.each(cases)("%s", (_name, inputs, answer, stock) => {
+  const { send, rows } = decideWith(product, shop, ...inputs)
+
+  expect(send).toEqual([answer])
+  expect(stockOf(rows)).toEqual({ ...stock, palace: 20_000 })
+})
+
+const repeated: ReadonlyArray<readonly [string, ReadonlyArray<Input>, Input]> = [
+  ["a reservation", [reserve(table)], reserve(table)],
+  ["a failed reservation", [reserve({ spoon: 1 })], reserve({ spoon: 1 })],
+  ["a cancel of a failed one", [reserve({ spoon: 1 })], cancel()],
+  ["a cancel", [reserve(table), cancel()], cancel()],
+  ["a cancel that came first", [cancel()], cancel()],
+  ["a refused reservation", [cancel()], reserve(table)]
+]
+
+test.each(repeated)("%s, asked again, writes no row", (_name, before, again) => {
+  const { put } = decideWith(product, shop, ...before, again)
+
+  expect(put).toBeUndefined()
+})
+
+test("whatever is asked, in whatever order, no product is lost and none is made", () => {
+  const orders = fc.constantFrom(orderId, otherId)
+  const items = fc.dictionary(fc.constantFrom("teapot", "cup"), fc.integer({ min: 1, max: 4 }), { minKeys: 1 })
+  const inputs = fc.array(
+    fc.oneof(
+      fc.tuple(items, orders).map(([items, order]) => reserve(items, order)),
+      orders.map(cancel)
+    ),
+    {
+      maxLength: 12,
+      size: "max"
+    }
+  )
+
+  fc.assert(
+    fc.property(inputs, (inputs) => {
+      const { rows } = decideWith(product, shop, ...inputs)
+
+      const stock = stockOf(rows)
+      for (const { id, quantity } of shop.products) {
+        expect(stock[id]).toBeGreaterThanOrEqual(0)
+        expect(stock[id]).toBe(quantity - held(id, rows.reservations))
+      }
+    })
+  )
+})
+
+const held = (product: string, reservations: ReadonlyArray<Reservation>): number =>
+  reservations
+    .filter(({ status }) => status === "RESERVED")
+    .flatMap(({ lines }) => lines)
+    .reduce((sum, { productId, quantity }) => sum + (productId === product ? quantity : 0), 0)
+
+test("an order can't name a product twice", () => {
+  const twice = [
+    { productId: "cup", quantity: 1 },
+    { productId: "cup", quantity: 2 }
+  ]
+
+  expect(() => decideWith(product, shop, ReserveProductCommand.of({ orderId, items: twice }))).toThrow(
+    "each product once"
+  )
+})
+
+test("a product is created once", () => {
+  const payload = { id: "spoon", name: "Spoon", price: 100, quantity: 3 }
+  const spoon = { request: CreateProduct, payload }
+
+  const first = decideWith(product, {}, spoon)
+  const second = decideWith(product, {}, spoon, { ...spoon, payload: { ...payload, price: 200 } })
+
+  expect(first.reply).toEqual({ _tag: "created", product: { ...payload, createdAt: decidedAt.toISOString() } })
+  expect(second.reply).toEqual({ _tag: "exists" })
+  expect(second.rows).toEqual(first.rows)
+})

@@ -1,0 +1,138 @@
+/**
+ * A service: its name, port, database, participant and routes, and how it is run.
+ *
+ * It stops in the order in which it must: no new requests, running ones finish, lanes end after the pass in flight,
+ * pools close. A killed process leaves nothing to repair: whatever was not committed comes again.
+ */
+import { Cause, Effect, Exit, Latch, Layer, type Scope } from "effect"
+import type { Hono } from "hono"
+import {
+  connect,
+  layerKafka,
+  layerPostgres,
+  Migrations,
+  run,
+  startRelay,
+  type Broker,
+  type BrokerError,
+  type ConnectionOptions,
+  type MigrationSource,
+  type Participant,
+  type Running,
+  type RunOptions,
+  type Store,
+  type StoreUnavailable,
+  type TableKind,
+  type Tables
+} from "oncebox"
+import { readSettings, type Settings } from "./config.ts"
+import type { Edge } from "./edge.ts"
+import { makeAdminApp } from "./health.ts"
+import { makeApp } from "./http.ts"
+import { listen, type CannotListen } from "./server.ts"
+
+export interface Service {
+  readonly name: string
+  readonly port: number
+  readonly adminPort: number
+  readonly database: string
+  /** The database's login role for this service. */
+  readonly role: string
+  readonly tables: ReadonlyArray<{ readonly name: string; readonly kind: TableKind }>
+  readonly migrations: ReadonlyArray<MigrationSource>
+  readonly run: (
+    options: RunOptions
+  ) => Effect.Effect<Running, StoreUnavailable | BrokerError, Broker | Store | Scope.Scope>
+  readonly routes: (edge: Edge) => Effect.Effect<Hono, never, Scope.Scope>
+}
+
+const make = <T extends Tables>(options: {
+  readonly name: string
+  readonly port: number
+  readonly database: string
+  readonly participant: Participant<T>
+  /** What follows the library's own migrations. */
+  readonly migrations: ReadonlyArray<MigrationSource>
+  readonly routes: Service["routes"]
+}): Service => ({
+  name: options.name,
+  port: options.port,
+  adminPort: options.port + 1000,
+  database: options.database,
+  role: `${options.database}_service`,
+  tables: Object.values(options.participant.tables),
+  migrations: [Migrations.core, ...options.migrations],
+  run: (runOptions) => run(options.participant, runOptions),
+  routes: options.routes
+})
+
+/** How a service connects to its database. */
+const connection = (service: Service, settings: Pick<Settings, "database">): ConnectionOptions => ({
+  ...settings.database,
+  database: service.database,
+  username: service.role
+})
+
+/** Runs a service for as long as the scope is open. With `relay` it publishes its outbox itself, without Debezium. */
+const launch = Effect.fnUntraced(function* (
+  service: Service,
+  settings: Omit<Settings, "brokers">,
+  options: { readonly relay: boolean } = { relay: false }
+): Effect.fn.Return<Running, StoreUnavailable | BrokerError | CannotListen, Broker | Store | Scope.Scope> {
+  const sql = yield* Effect.acquireRelease(
+    Effect.sync(() =>
+      connect(connection(service, settings), { name: `${service.name} reads`, max: 5, readOnly: true })
+    ),
+    (pool) => Effect.promise(() => pool.end({ timeout: 2 }))
+  )
+  const relay = options.relay ? yield* startRelay(sql, `/oncebox/${service.database}`) : undefined
+  const running = yield* service.run(relay === undefined ? {} : { committed: relay.committed })
+  const edge: Edge = { sql, running, closing: yield* Latch.make(false) }
+  const { closing } = edge
+  const { fetch: adminFetch } = makeAdminApp(service.name, edge)
+  yield* listen({ hostname: "127.0.0.1", port: settings.adminPort, fetch: adminFetch, closing })
+  const { fetch } = makeApp(edge, yield* service.routes(edge))
+  yield* listen({ hostname: settings.host, port: settings.port, fetch, closing })
+  return running
+})
+
+const stopWithinMs = 10_000
+
+/** Runs a service as this process, until it is told to stop or can't go on. */
+const main = (service: Service): void => {
+  let stopped = false
+  const program = Effect.gen(function* () {
+    const settings = yield* readSettings(service)
+    const layers = Layer.merge(
+      layerKafka({ brokers: settings.brokers, clientId: service.name }),
+      layerPostgres(connection(service, settings), service.name)
+    )
+    const running = yield* launch(service, settings).pipe(Effect.provide(yield* Layer.build(layers)))
+    yield* Effect.logInfo(`${service.name} listens on http://${settings.host}:${settings.port}`)
+    return yield* running.stopped.pipe(
+      Effect.tapError(() => Effect.sync(() => void (stopped = true))),
+      // a new process would park the rest as well: this one stays, unready, for somebody to look at
+      Effect.catchIf(
+        (error) => !error.restart,
+        (error) => Effect.logError(`${service.name} stopped: ${error.message}`).pipe(Effect.andThen(Effect.never))
+      )
+    )
+  }).pipe(Effect.scoped)
+  const fiber = Effect.runFork(program)
+  const stop = (): void => {
+    fiber.interruptUnsafe()
+    setTimeout(() => process.exit(1), stopWithinMs).unref()
+  }
+  process.once("SIGTERM", stop)
+  process.once("SIGINT", stop)
+  fiber.addObserver((exit) => {
+    if (Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)) {
+      const [reason] = exit.cause.reasons
+      console.error(`${service.name}: ${reason?._tag === "Fail" ? reason.error.message : Cause.pretty(exit.cause)}`)
+      process.exit(1)
+    }
+    process.exit(stopped ? 1 : 0)
+  })
+}
+
+export const Service = { make, connection, launch, main }

@@ -1,0 +1,261 @@
+/** The services for real, in one process: real Postgres, real HTTP, the in-process broker and the relays. */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { Effect, Exit, Redacted, Scope } from "effect"
+import { connect, type ConnectionOptions } from "oncebox"
+import { startEmbedded, type Embedded, type ServiceName } from "../../../stack/embedded.ts"
+import { freePorts } from "../../../stack/ports.ts"
+import { until } from "../../../stack/wait.ts"
+import type { OrderView } from "../../order/contract.ts"
+import { provision, readPasswords } from "../provision.ts"
+import { bodyOf } from "./stand-ins.ts"
+
+const dir = mkdtempSync(join(tmpdir(), "oncebox-"))
+const scope = Scope.makeUnsafe()
+let embedded: Embedded
+
+beforeAll(async () => {
+  embedded = await Effect.runPromise(Scope.provide(startEmbedded({ dir, ports: "free" }), scope))
+  await query(embedded.owner("shipments"), "insert into carrier_refusals values ('anvil', 'too heavy')")
+}, 60_000)
+
+afterAll(async () => {
+  await Effect.runPromise(Scope.close(scope, Exit.void))
+  rmSync(dir, { recursive: true, force: true })
+}, 60_000)
+
+const url = (service: ServiceName, path: string) => `${embedded.urls.get(service)}${path}`
+
+const get = (service: ServiceName, path: string) => fetch(url(service, path), { signal: AbortSignal.timeout(10_000) })
+
+const post = (service: ServiceName, path: string, body: unknown, headers: Readonly<Record<string, string>> = {}) =>
+  fetch(url(service, path), {
+    method: "POST",
+    headers: { "Content-Type": "application/json", ...headers },
+    body: JSON.stringify(body),
+    signal: AbortSignal.timeout(40_000)
+  })
+
+const query = async (options: ConnectionOptions, text: string): Promise<ReadonlyArray<object>> => {
+  const sql = connect(options, { name: "test", max: 1 })
+  try {
+    return [...(await sql.unsafe(text))]
+  } finally {
+    await sql.end({ timeout: 1 })
+  }
+}
+
+const newcomer = async (balance: number) => {
+  const response = await post("user", "/users", { name: "Ann", email: "ann@example.org", balance })
+  expect(response.status).toBe(201)
+  return bodyOf<{ id: string; balance: number }>(response)
+}
+
+const stocked = async (product: { readonly id: string; readonly quantity: number }) =>
+  expect((await post("product", "/products", { name: "Thing", price: 2_000, ...product })).status).toBe(201)
+
+describe("an order", () => {
+  for (const service of ["order", "orchestrator"] as const) {
+    test(`taken by the ${service} service is approved, and everyone says so`, async () => {
+      const { id: userId } = await newcomer(10_000)
+      const productId = `approved-by-${service}`
+      await stocked({ id: productId, quantity: 3 })
+
+      const body = { userId, items: [{ productId, quantity: 2 }] }
+      const response = await post(service, "/orders", body, { Prefer: "wait=20" })
+
+      const order = await bodyOf<OrderView>(response)
+      expect(response.status).toBe(200)
+      expect(order).toMatchObject({
+        status: "APPROVED",
+        total: 4_000,
+        items: [{ productId, quantity: 2, price: 2_000 }]
+      })
+      expect(await bodyOf(await get("order", `/orders/${order.id}`))).toEqual({
+        ...order,
+        createdAt: expect.any(String)
+      })
+      expect(await bodyOf(await get("payment", `/payments/${order.id}`))).toMatchObject({ amount: 4_000, userId })
+      expect(await bodyOf(await get("shipment", `/shipments/${order.id}`))).toMatchObject({ status: "CREATED" })
+      expect(await bodyOf(await get("product", `/products/${productId}`))).toMatchObject({ quantity: 1 })
+      const { items } = await bodyOf<{ items: ReadonlyArray<unknown> }>(
+        await get("order", `/orders/${order.id}/history`)
+      )
+      expect(items).toMatchObject([{ status: "CREATED" }, { status: "APPROVED" }])
+      await until("the balance", 10_000, async () => {
+        const user = await bodyOf<{ balance: number }>(await get("user", `/users/${userId}`))
+        return user.balance === 6_000
+      })
+    })
+  }
+
+  test("that the carrier refuses is rejected, and every step is taken back", async () => {
+    const { id: userId } = await newcomer(10_000)
+    await stocked({ id: "anvil", quantity: 1 })
+
+    const body = { userId, items: [{ productId: "anvil", quantity: 1 }] }
+    const order = await bodyOf<OrderView>(await post("orchestrator", "/orders", body, { Prefer: "wait=20" }))
+
+    expect(order).toMatchObject({ status: "REJECTED", reason: "SHIPMENT_REFUSED" })
+    expect(await bodyOf(await get("payment", `/payments/${order.id}`))).toMatchObject({ status: "REFUNDED" })
+    expect(await bodyOf(await get("product", "/products/anvil"))).toMatchObject({ quantity: 1 })
+    const { state, log } = await bodyOf<{ state: string; log: ReadonlyArray<{ step: string }> }>(
+      await get("orchestrator", `/sagas/${order.id}`)
+    )
+    expect(state).toBe("COMPENSATED")
+    const steps = ["create", "reserve", "pay", "ship", "pay", "reserve", "create", "create"]
+    expect(log.map(({ step }) => step)).toEqual(steps)
+  })
+
+  test("sent again with its key is the same order with the same answer", async () => {
+    const body = { userId: "nobody", items: [{ productId: "nothing", quantity: 1 }] }
+    const key = { "Idempotency-Key": "again" }
+
+    const sent = await Promise.all([1, 2, 3, 4].map(() => post("order", "/orders", body, key)))
+    const answers = await Promise.all(sent.map((response) => response.text()))
+
+    expect(sent.map(({ status }) => status)).toEqual([202, 202, 202, 202])
+    expect(new Set(answers).size).toBe(1)
+    expect((await post("order", "/orders", { ...body, userId: "other" }, key)).status).toBe(422)
+  })
+})
+
+test("pages of a real table follow each other, each item once", async () => {
+  const ids = Array.from({ length: 7 }, (_, n) => `page-${n}`)
+  await Promise.all(ids.map((id) => stocked({ id, quantity: 1 })))
+
+  const seen: Array<string> = []
+  let cursor = ""
+  do {
+    const path = `/products?limit=3${cursor === "" ? "" : `&cursor=${cursor}`}`
+    const page = await bodyOf<{ items: ReadonlyArray<{ id: string }>; next: string | null }>(await get("product", path))
+    seen.push(...page.items.map(({ id }) => id))
+    cursor = page.next ?? ""
+  } while (cursor !== "")
+
+  expect(seen.filter((id) => id.startsWith("page-"))).toEqual(ids)
+  expect(new Set(seen).size).toBe(seen.length)
+})
+
+test("a body without an end is refused before it is read to the end", async () => {
+  const body = new ReadableStream({
+    pull: (controller) => controller.enqueue(new TextEncoder().encode("x".repeat(1_000)))
+  })
+
+  const response = await fetch(url("order", "/orders"), {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body,
+    signal: AbortSignal.timeout(10_000)
+  })
+
+  expect(response.status).toBe(413)
+  expect(response.headers.get("Content-Type")).toBe("application/problem+json")
+})
+
+describe("provisioning", () => {
+  const as = async (role: string, database: string): Promise<ConnectionOptions> => {
+    const { services } = await Effect.runPromise(readPasswords(join(dir, "secrets")))
+    const password = services.get(role.replace("_service", "")) ?? Redacted.make("")
+    return { ...embedded.owner(database), username: role, password }
+  }
+
+  test("may be done again, by several at once, while services run", async () => {
+    const { host, port } = embedded.owner("orders")
+    const passwords = await Effect.runPromise(readPasswords(join(dir, "secrets")))
+
+    await Promise.all([1, 2, 3].map(() => provision({ host, port, passwords })))
+
+    expect((await get("order", "/health/ready")).status).toBe(200)
+  })
+
+  test("lets a service into its own database only", async () => {
+    expect(await query(await as("orders_service", "orders"), "select 1 as one")).toEqual([{ one: 1 }])
+    for (const other of ["users", "postgres", "template1"]) {
+      await expect(query(await as("orders_service", other), "select 1")).rejects.toThrow("permission denied")
+    }
+  })
+
+  const forbidden = {
+    orders: [
+      "update outbox set topic = 'x'",
+      "delete from outbox",
+      "truncate outbox",
+      "delete from orders",
+      "update orders_history set reason = 'x'",
+      "create table mine (id int)",
+      "drop table orders"
+    ],
+    shipments: ["insert into carrier_refusals values ('x', 'x')", "delete from carrier_refusals"]
+  }
+  for (const [database, statements] of Object.entries(forbidden)) {
+    for (const statement of statements) {
+      test(`refuses the role of ${database}: ${statement}`, async () => {
+        const service = await as(`${database}_service`, database)
+
+        await expect(query(service, statement)).rejects.toThrow(/permission denied|must be owner/)
+      })
+    }
+  }
+})
+
+describe("a service's process", () => {
+  const start = async (change: Readonly<Record<string, string>> = {}) => {
+    const { host, port } = embedded.owner("orders")
+    const [own = 0, admin = 0, nobody = 0] = await freePorts([[], [], []])
+    const child = Bun.spawn([process.execPath, join(import.meta.dir, "../../order/main.ts")], {
+      env: {
+        PATH: process.env["PATH"] ?? "",
+        DATABASE_HOST: host,
+        DATABASE_PORT: String(port),
+        DATABASE_PASSWORD_FILE: join(dir, "secrets", "orders_password"),
+        BROKERS: `127.0.0.1:${nobody}`,
+        PORT: String(own),
+        ADMIN_PORT: String(admin),
+        ...change
+      },
+      stdout: "pipe",
+      stderr: "pipe",
+      timeout: 40_000,
+      killSignal: "SIGKILL"
+    })
+    const ready = () =>
+      until("the service", 20_000, async () => (await fetch(`http://127.0.0.1:${own}/health/ready`)).ok)
+    return { child, own, admin, ready }
+  }
+
+  test("ends with 0 when told to, after answering who waits for an outcome", async () => {
+    const { child, own, admin, ready } = await start()
+    await ready()
+    expect(await (await fetch(`http://127.0.0.1:${admin}/metrics`)).text()).toContain('{service="order"}')
+    const order = { userId: "nobody", items: [{ productId: "nothing", quantity: 1 }] }
+    const waiting = fetch(`http://127.0.0.1:${own}/orders`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json", Prefer: "wait=30", "Idempotency-Key": "stopped" },
+      body: JSON.stringify(order)
+    })
+    const stored = "select 1 from idempotency_keys where key = 'stopped'"
+    await until("the order", 10_000, async () => (await query(embedded.owner("orders"), stored)).length === 1)
+
+    const before = performance.now()
+    child.kill("SIGTERM")
+
+    expect((await waiting).status).toBe(202)
+    expect(await child.exited).toBe(0)
+    expect(performance.now() - before).toBeLessThan(10_000)
+  })
+
+  const bad = { DATABASE_PORT: "x", BROKERS: "nowhere", DATABASE_PASSWORD_FILE: "/does/not/exist" }
+  for (const [name, value] of Object.entries(bad)) {
+    test(`does not start with ${name}=${value}, and says so in one line`, async () => {
+      const { child } = await start({ [name]: value })
+
+      const [said, code] = await Promise.all([new Response(child.stderr).text(), child.exited])
+
+      expect(code).toBe(1)
+      expect(said).toMatch(new RegExp(`^order: .*(${name}|/does/not/exist).*\n$`))
+    })
+  }
+})

@@ -1,0 +1,76 @@
+/** A service's edge without a database or a participant: what is submitted is answered by the test. */
+import { Effect, Exit, Latch, Scope } from "effect"
+import type { Hono } from "hono"
+import type { RequestError, Running, Sql, SubmitOptions } from "oncebox"
+import type { Edge } from "../edge.ts"
+import { makeApp } from "../http.ts"
+
+export interface Submitted {
+  readonly type: string
+  readonly payload: object
+  readonly options: SubmitOptions | undefined
+}
+
+export interface StandIn {
+  readonly edge: Edge
+  /** What the routes submitted so far. */
+  readonly submitted: ReadonlyArray<Submitted>
+}
+
+export const standIn = (
+  reply: (submitted: Submitted) => Effect.Effect<object, RequestError> = () => Effect.die("nothing is submitted here"),
+  options: { readonly reasons?: ReadonlyArray<string>; readonly select?: () => Promise<unknown> } = {}
+): StandIn => {
+  const submitted: Array<Submitted> = []
+  const submit = (request: { readonly type: string }, payload: object, given?: SubmitOptions) => {
+    const one = { type: request.type, payload, options: given }
+    submitted.push(one)
+    return reply(one)
+  }
+  const reasons = options.reasons ?? []
+  const running: Edge["running"] = {
+    // The stand-in answers every request type with what the test says is its reply.
+    submit: submit as unknown as Running["submit"],
+    health: () => ({ ready: reasons.length === 0, reasons }),
+    counters: () => ({ ...zeroes, passes: 3, duplicates: 1 })
+  }
+  // Only health asks it anything here: routes read through queries of the test.
+  const sql = (options.select ?? (() => Promise.resolve([{}]))) as unknown as Sql
+  return { edge: { sql, running, closing: Latch.makeUnsafe(false) }, submitted }
+}
+
+const zeroes = {
+  passes: 0,
+  messages: 0,
+  requests: 0,
+  timers: 0,
+  duplicates: 0,
+  parked: 0,
+  skipped: 0,
+  unknown: 0,
+  retries: 0
+}
+
+/** The whole app over some routes, for one test. */
+export const withApp = async (
+  edge: Edge,
+  routes: Effect.Effect<Hono, never, Scope.Scope>,
+  body: (app: Hono) => Promise<void>
+): Promise<void> => {
+  const scope = Scope.makeUnsafe()
+  try {
+    await body(makeApp(edge, await Effect.runPromise(Scope.provide(routes, scope))))
+  } finally {
+    await Effect.runPromise(Scope.close(scope, Exit.void))
+  }
+}
+
+export const json = (body: unknown, headers: Readonly<Record<string, string>> = {}): RequestInit => ({
+  method: "POST",
+  body: typeof body === "string" ? body : JSON.stringify(body),
+  headers: { "Content-Type": "application/json", ...headers }
+})
+
+/** A response's body, as the test believes it to be: its expectations find out. */
+export const bodyOf = async <A = Readonly<Record<string, unknown>>>(response: Response): Promise<A> =>
+  (await response.json()) as A

@@ -1,0 +1,78 @@
+/** Shipments. An order's shipment is the fence: it answers whatever is asked again. */
+import { Schema } from "effect"
+import { Participant, Table, type Outgoing, type RowOf } from "oncebox"
+import { alreadyCancelled, Id, Item, OrderId, Reason } from "../shell/bounds.ts"
+import {
+  CancelShipmentCommand,
+  CreateShipmentCommand,
+  ShipmentCancelledEvent,
+  ShipmentCreatedEvent,
+  ShipmentFailedEvent
+} from "./contract.ts"
+
+export const shipments = Table.make("shipments", {
+  key: "order_id",
+  row: {
+    order_id: OrderId,
+    id: Id,
+    status: Schema.Literals(["CREATED", "FAILED", "CANCELLED"]),
+    reason: Schema.NullOr(Reason),
+    /** None when the shipment was cancelled before it was asked for. */
+    items: Schema.Array(Item),
+    updated_at: Schema.Date
+  }
+})
+export type Shipment = RowOf<typeof shipments>
+
+/** Products that the carrier does not carry. */
+export const carrierRefusals = Table.reference("carrier_refusals", {
+  key: "product_id",
+  row: { product_id: Id, reason: Schema.String }
+})
+
+export const shipment = Participant.make("shipment", { shipments, carrier_refusals: carrierRefusals })
+  .on(CreateShipmentCommand, {
+    touches: {
+      shipments: ({ orderId }) => [orderId],
+      carrier_refusals: ({ items }) => items.map(({ productId }) => productId)
+    },
+    decide: ({ shipments, carrier_refusals }, { orderId, items }, { now, newId }) => {
+      const earlier = shipments.get(orderId)
+      if (earlier !== undefined) return { send: [outcomeOf(earlier)] }
+      const refused = items.some(({ productId }) => carrier_refusals.get(productId) !== undefined)
+      const shipment: Shipment = {
+        order_id: orderId,
+        id: newId(),
+        status: refused ? "FAILED" : "CREATED",
+        reason: refused ? "SHIPMENT_REFUSED" : null,
+        items,
+        updated_at: now
+      }
+      return { put: { shipments: [shipment] }, send: [outcomeOf(shipment)] }
+    }
+  })
+  .on(CancelShipmentCommand, {
+    touches: { shipments: ({ orderId }) => [orderId] },
+    decide: ({ shipments }, { orderId }, { now, newId }) => {
+      const send = [ShipmentCancelledEvent.of({ orderId })]
+      const earlier = shipments.get(orderId)
+      if (earlier === undefined) return { put: { shipments: [tombstone(orderId, newId(), now)] }, send }
+      if (earlier.status !== "CREATED") return { send }
+      return { put: { shipments: [{ ...earlier, status: "CANCELLED", updated_at: now }] }, send }
+    }
+  })
+
+/** Cancelled before it was asked for: the command is refused when it comes. */
+const tombstone = (orderId: string, id: string, now: Date): Shipment => ({
+  order_id: orderId,
+  id,
+  status: "CANCELLED",
+  reason: null,
+  items: [],
+  updated_at: now
+})
+
+const outcomeOf = ({ order_id: orderId, id, status, reason }: Shipment): Outgoing =>
+  status === "CREATED"
+    ? ShipmentCreatedEvent.of({ orderId, shipmentId: id })
+    : ShipmentFailedEvent.of({ orderId, reason: reason ?? alreadyCancelled })

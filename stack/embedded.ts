@@ -1,0 +1,121 @@
+/**
+ * The whole system in one process: Postgres from npm, a broker in memory, a relay per outbox, and the six services on
+ * real ports. What is committed stays in `dir`; after a crash the relays publish it again and the inboxes drop what was
+ * seen. Closing the scope stops everything; what a killed process left behind is ended by the next start.
+ */
+import { mkdirSync } from "node:fs"
+import { join, resolve } from "node:path"
+import { Effect, Layer, Redacted, Schema, type Scope } from "effect"
+import { Broker, layerPostgres, makeInProcess, type ConnectionOptions, type Running } from "oncebox"
+import { services } from "../services/index.ts"
+import { provision, readPasswords, type Passwords } from "../services/shell/provision.ts"
+import { Service } from "../services/shell/service.ts"
+import { openLedger } from "./ledger.ts"
+import { freePorts } from "./ports.ts"
+import { makePassable, startPostgres } from "./postgres.ts"
+import { setup } from "./setup.ts"
+import { text } from "./wait.ts"
+
+export type ServiceName = (typeof services)[number]["name"]
+
+export interface EmbeddedOptions {
+  /** Where data, logs and passwords are kept. */
+  readonly dir: string
+  /** The services' own ports, or any that are free. */
+  readonly ports: "own" | "free"
+}
+
+export interface Embedded {
+  /** By service: its address, such as `http://127.0.0.1:8002`. */
+  readonly urls: ReadonlyMap<ServiceName, string>
+  readonly running: ReadonlyMap<ServiceName, Running>
+  readonly broker: ReturnType<typeof makeInProcess>
+  /** How to connect to a database as its owner. */
+  readonly owner: (database: string) => ConnectionOptions
+}
+
+/** The system did not come up. */
+export class EmbeddedFailed extends Schema.TaggedError<EmbeddedFailed>()("EmbeddedFailed", {
+  message: Schema.String,
+  cause: Schema.Defect()
+}) {}
+
+const host = "127.0.0.1"
+
+/** Starts it all, or nothing. */
+export const startEmbedded = Effect.fnUntraced(function* (
+  options: EmbeddedOptions
+): Effect.fn.Return<Embedded, EmbeddedFailed, Scope.Scope> {
+  const dir = resolve(options.dir)
+  const { port, passwords } = yield* database(dir)
+  yield* attempt(() => provision({ host, port, passwords }))
+
+  const broker = makeInProcess({ partitions: 6 })
+  const ports = yield* attempt(() =>
+    options.ports === "free"
+      ? freePorts(services.flatMap(() => [[], []]))
+      : Promise.resolve(services.flatMap((service) => [service.port, service.adminPort]))
+  )
+  const launched = yield* Effect.forEach(
+    services,
+    (service, index) =>
+      Effect.gen(function* () {
+        const settings = {
+          database: { host, port, password: yield* Effect.fromNullishOr(passwords.services.get(service.database)) },
+          host,
+          port: ports[2 * index] ?? service.port,
+          adminPort: ports[2 * index + 1] ?? service.adminPort
+        }
+        const store = layerPostgres(Service.connection(service, settings), service.name)
+        const context = yield* Layer.build(Layer.merge(store, Layer.succeed(Broker, broker.broker)))
+        const running = yield* Service.launch(service, settings, { relay: true }).pipe(Effect.provide(context))
+        return { name: service.name, url: `http://${host}:${settings.port}`, running }
+      }),
+    { concurrency: "unbounded" }
+  ).pipe(Effect.mapError(failed))
+
+  return {
+    urls: new Map(launched.map(({ name, url }) => [name, url])),
+    running: new Map(launched.map(({ name, running }) => [name, running])),
+    broker,
+    owner: (name) => ({ host, port, database: name, username: "oncebox_owner", password: passwords.owner })
+  }
+})
+
+/** A running Postgres, and the passwords of its roles. */
+const database = Effect.fnUntraced(function* (
+  dir: string
+): Effect.fn.Return<{ port: number; passwords: Passwords }, EmbeddedFailed, Scope.Scope> {
+  const secrets = join(dir, "secrets")
+  yield* attempt(async () => {
+    makePassable(dir)
+    makePassable(join(dir, "data"))
+    mkdirSync(join(dir, "log"), { recursive: true })
+    setup(secrets)
+  })
+  const passwords = yield* Effect.mapError(readPasswords(secrets), failed)
+  const ledger = yield* Effect.acquireRelease(
+    attempt(() => openLedger(dir)),
+    (opened) => Effect.sync(() => opened.close())
+  )
+  const [port = 0] = yield* attempt(() => freePorts([[]]))
+  yield* Effect.acquireRelease(
+    attempt(() =>
+      startPostgres({
+        dataDir: join(dir, "data", "postgres"),
+        logFile: join(dir, "log", "postgres.log"),
+        port,
+        passwordFile: join(secrets, "postgres_password"),
+        password: Redacted.value(passwords.superuser),
+        ledger
+      })
+    ),
+    (postgres) => Effect.promise(() => postgres.stop())
+  )
+  return { port, passwords }
+})
+
+const attempt = <A>(run: () => Promise<A>): Effect.Effect<A, EmbeddedFailed> =>
+  Effect.tryPromise({ try: run, catch: failed })
+
+const failed = (cause: unknown): EmbeddedFailed => new EmbeddedFailed({ message: text(cause), cause })

@@ -1,0 +1,191 @@
+/**
+ * Postgres, the broker and Kafka Connect, together in one folder:
+ *
+ *   data/ log/ conf/   theirs
+ *   secrets/           one file per password, made at random when absent, readable by the owner only
+ *   ports.json         the ports of the last start, taken again when they are free
+ *   pids.json          see ledger.ts
+ *
+ * All of them survive a kill of any of them, and a start cleans up after a killed supervisor. Whoever starts must stop.
+ */
+import { randomBytes } from "node:crypto"
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs"
+import { join, resolve } from "node:path"
+import { startConnect } from "./connect.ts"
+import { installEngines } from "./install.ts"
+import { startKafka } from "./kafka.ts"
+import { type Ledger, openLedger } from "./ledger.ts"
+import { freePorts } from "./ports.ts"
+import { makePassable, startPostgres } from "./postgres.ts"
+import type { Running } from "./process.ts"
+
+export interface EnginesOptions {
+  readonly dir: string
+  /** Wishes: a port that is taken is replaced by the last start's or by any free one. */
+  readonly ports?: { readonly postgres?: number; readonly kafka?: number; readonly connect?: number } | undefined
+  readonly log?: ((line: string) => void) | undefined
+}
+
+/** What can be done to an engine: see process.ts. */
+export type Engine = Running
+
+export interface RunningEngines {
+  readonly dir: string
+  readonly postgres: Engine & {
+    readonly host: string
+    readonly port: number
+    readonly secretsDir: string
+    readonly superuserPassword: string
+  }
+  readonly kafka: Engine & { readonly brokers: string }
+  readonly connect: Engine & { readonly url: string }
+  /** For other processes that belong to the same folder. */
+  readonly ledger: Ledger
+  readonly stop: () => Promise<void>
+}
+
+const SECRETS = [
+  "postgres_password",
+  "owner_password",
+  "replication_password",
+  "users_password",
+  "products_password",
+  "orders_password",
+  "sagas_password",
+  "payments_password",
+  "shipments_password"
+] as const
+
+export type Secret = (typeof SECRETS)[number]
+
+/** Starts all three, or none. */
+export const startEngines = async (options: EnginesOptions): Promise<RunningEngines> => {
+  const dir = resolve(options.dir)
+  const engines = await installEngines(options.log)
+  makePassable(dir)
+  const ledger = await openLedger(dir)
+  const started: Running[] = []
+  const begin = async (starting: Promise<Running>): Promise<Running> => {
+    const engine = await starting
+    started.push(engine)
+    return engine
+  }
+  try {
+    const secretsDir = join(dir, "secrets")
+    provideSecrets(secretsDir)
+    const secret = (name: Secret) => readSecret(secretsDir, name)
+    const [postgresPort, kafkaPort, controllerPort, connectPort] = await choosePorts(dir, options.ports)
+    const host = "127.0.0.1"
+    const brokers = `${host}:${kafkaPort}`
+    makePassable(join(dir, "data"))
+    mkdirSync(join(dir, "conf"), { recursive: true })
+    const logFile = (name: string) => join(dir, "log", `${name}.log`)
+
+    const postgresStarting = begin(
+      startPostgres({
+        dataDir: join(dir, "data", "postgres"),
+        logFile: logFile("postgres"),
+        port: postgresPort,
+        passwordFile: join(secretsDir, "postgres_password"),
+        password: secret("postgres_password"),
+        ledger
+      })
+    )
+    const kafkaStarting = begin(
+      startKafka({
+        engines,
+        dataDir: join(dir, "data", "kafka"),
+        propertiesFile: join(dir, "conf", "kafka.properties"),
+        logFile: logFile("kafka"),
+        port: kafkaPort,
+        controllerPort,
+        ledger
+      })
+    )
+    const connectStarting = kafkaStarting.then(() =>
+      begin(
+        startConnect({
+          engines,
+          propertiesFile: join(dir, "conf", "connect.properties"),
+          logFile: logFile("connect"),
+          port: connectPort,
+          brokers,
+          postgres: { host, port: postgresPort },
+          replicationPassword: secret("replication_password"),
+          ledger
+        })
+      )
+    )
+    const starting = [postgresStarting, kafkaStarting, connectStarting] as const
+    // When one fails the others are waited for, so that what comes up late is known and ended.
+    await Promise.allSettled(starting)
+    const [postgres, kafka, connect] = await Promise.all(starting)
+    return {
+      dir,
+      // Not spread: that would freeze the pid, which changes with every start.
+      postgres: Object.assign(postgres, {
+        host,
+        port: postgresPort,
+        secretsDir,
+        superuserPassword: secret("postgres_password")
+      }),
+      kafka: Object.assign(kafka, { brokers }),
+      connect: Object.assign(connect, { url: `http://${host}:${connectPort}` }),
+      ledger,
+      stop: async () => {
+        // Connect commits its last offsets while both others still answer.
+        try {
+          await connect.stop()
+        } finally {
+          await Promise.all([kafka.stop(), postgres.stop()])
+          ledger.close()
+        }
+      }
+    }
+  } catch (cause) {
+    await Promise.allSettled(started.map((engine) => engine.kill()))
+    ledger.close()
+    throw cause
+  }
+}
+
+/** The text of a secret of a folder that has been started before. */
+export const readSecret = (secretsDir: string, name: Secret): string =>
+  readFileSync(join(secretsDir, name), "utf8").trim()
+
+const provideSecrets = (secretsDir: string): void => {
+  mkdirSync(secretsDir, { recursive: true, mode: 0o700 })
+  for (const name of SECRETS) {
+    const file = join(secretsDir, name)
+    if (existsSync(file)) continue
+    writeFileSync(`${file}.new`, randomBytes(24).toString("base64url"), { mode: 0o600 })
+    renameSync(`${file}.new`, file)
+  }
+}
+
+type Ports = readonly [postgres: number, kafka: number, controller: number, connect: number]
+
+const choosePorts = async (dir: string, wishes: EnginesOptions["ports"]): Promise<Ports> => {
+  const file = join(dir, "ports.json")
+  const last = readPorts(file)
+  const ports = await freePorts([
+    [wishes?.postgres, last[0]],
+    [wishes?.kafka, last[1]],
+    [last[2]],
+    [wishes?.connect, last[3]]
+  ])
+  writeFileSync(file, `${JSON.stringify(ports)}\n`)
+  const [postgres, kafka, controller, connect] = ports
+  if (postgres === undefined || kafka === undefined || controller === undefined || connect === undefined)
+    throw new Error("four ports")
+  return [postgres, kafka, controller, connect]
+}
+
+const readPorts = (file: string): ReadonlyArray<number | undefined> => {
+  try {
+    const ports: unknown = JSON.parse(readFileSync(file, "utf8"))
+    return Array.isArray(ports) ? ports.map((port) => (typeof port === "number" ? port : undefined)) : []
+  } catch {
+    return []
+  }
+}

@@ -1,0 +1,263 @@
+/**
+ * The whole system without Docker.
+ *
+ *   bun stack/main.ts up [--engines-only] [--detach]   start everything; Ctrl-C stops it in order
+ *   bun stack/main.ts status                           what is up; exit code 1 when something is not
+ *   bun stack/main.ts down                             stop what `up` started, from anywhere
+ *   bun stack/main.ts reset                            down, then delete data, secrets and logs
+ *
+ * State is kept in `.stack/run`, or in the folder given by `--dir`.
+ */
+import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
+import { connect } from "node:net"
+import { join, resolve } from "node:path"
+import { parseArgs } from "node:util"
+import { type RunningEngines, startEngines } from "./engines.ts"
+import { installEngines } from "./install.ts"
+import { killAll, killLeftovers, lives, readLedger, signal } from "./ledger.ts"
+import { describe, exitOf, type Running, sizeOf, spawnLogged, tail } from "./process.ts"
+import { SERVICE_NAMES, type Service, keepAlive, runJobs, serviceEnv, startService } from "./supervise.ts"
+import { text, until, within } from "./wait.ts"
+
+interface Row {
+  readonly name: string
+  readonly url: string
+}
+
+interface Settings {
+  readonly dir: string
+  readonly enginesOnly: boolean
+}
+
+const WISHED_PORTS = { postgres: 5432, kafka: 9092, connect: 8083 }
+const UP_WITHIN_MS = 10 * 60_000
+const DOWN_WITHIN_MS = 90_000
+const LOOK_MS = 3_000
+// Everything that `up` writes into its folder, and nothing else: `--dir` may name any folder.
+const CONTENTS = ["data", "log", "conf", "secrets", "pids.json", "ports.json", "state.json"]
+
+const say = (line: string): void => console.log(line)
+
+const main = async (): Promise<number> => {
+  const { positionals, values } = parseArgs({
+    args: Bun.argv.slice(2),
+    allowPositionals: true,
+    options: { "engines-only": { type: "boolean" }, detach: { type: "boolean" }, dir: { type: "string" } }
+  })
+  const settings = {
+    dir: resolve(values.dir ?? join(import.meta.dir, "..", ".stack", "run")),
+    enginesOnly: values["engines-only"] ?? false
+  }
+  switch (positionals.join(" ")) {
+    case "up":
+      return values.detach ? await upDetached(settings) : await up(settings)
+    case "down":
+      return await down(settings.dir)
+    case "status":
+      return await status(settings.dir)
+    case "reset": {
+      const code = await down(settings.dir)
+      if (code === 0) for (const name of CONTENTS) rmSync(join(settings.dir, name), { recursive: true, force: true })
+      return code
+    }
+    default:
+      console.error(
+        "usage: bun stack/main.ts up [--engines-only] [--detach] | down | status | reset   [--dir <folder>]"
+      )
+      return 2
+  }
+}
+
+/** Stays in the foreground until it is told to stop; a second signal doesn't wait for good order. */
+const up = async ({ dir, enginesOnly }: Settings): Promise<number> => {
+  const told = Promise.withResolvers<"stop">()
+  let signals = 0
+  let begun = false
+  const onSignal = (): void => {
+    signals++
+    // While it is still starting there is no order to stop in: everything that was begun is in the ledger, and crash-safe.
+    if (begun && signals === 1) return told.resolve("stop")
+    void killMine(dir).finally(() => process.exit(1))
+  }
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, onSignal)
+
+  const engines = await startEngines({ dir, ports: WISHED_PORTS, log: say })
+  const services: Service[] = []
+  const releases: Array<() => void> = []
+  const stop = async (): Promise<void> => {
+    rmSync(join(dir, "state.json"), { force: true })
+    for (const release of releases) release()
+    await Promise.allSettled(services.map((service) => service.stop()))
+    await engines.stop()
+  }
+  try {
+    const watch = (running: Running): void => void releases.push(keepAlive(running, say))
+    for (const engine of [engines.postgres, engines.kafka, engines.connect]) watch(engine)
+    if (!enginesOnly) {
+      say("engines are up; roles, databases, migrations, topics and connectors next")
+      await runJobs(engines)
+      const starting = SERVICE_NAMES.map(async (name) => {
+        const service = await startService(name, serviceEnv(engines, name), join(dir, "log", `${name}.log`), {
+          ledger: engines.ledger
+        })
+        services.push(service)
+        watch(service)
+      })
+      await Promise.allSettled(starting)
+      await Promise.all(starting)
+    }
+    const rows = [...rowsOf(engines), ...services.map(({ name, url }) => ({ name, url })).sort(byUsualOrder)]
+    writeState(dir, rows)
+    printTable(dir, rows, () => "up")
+    say(`logs are in ${join(dir, "log")}; Ctrl-C stops everything`)
+    begun = true
+    if (signals === 0) await told.promise
+    say("stopping")
+  } catch (cause) {
+    await within("stopping", DOWN_WITHIN_MS, stop()).catch(() => killMine(dir))
+    throw cause
+  }
+  await within("stopping", DOWN_WITHIN_MS, stop()).catch((cause: unknown) => {
+    say(`${text(cause)}: killing what is left`)
+    return killMine(dir)
+  })
+  return 0
+}
+
+/** The same, by a supervisor in the background; returns when that one is up. */
+const upDetached = async ({ dir, enginesOnly }: Settings): Promise<number> => {
+  // Here, where its progress is seen.
+  await installEngines(say)
+  const owner = readLedger(dir).owner
+  if (owner && lives(owner)) throw new Error(`already up or starting (supervisor ${owner.pid}): see 'status'`)
+  rmSync(join(dir, "state.json"), { force: true })
+  const logFile = join(dir, "log", "supervisor.log")
+  const logFrom = sizeOf(logFile)
+  const args = [import.meta.path, "up", "--dir", dir, ...(enginesOnly ? ["--engines-only"] : [])]
+  const child = spawnLogged({ file: process.execPath, args, env: {}, logFile })
+  let ended = ""
+  void exitOf(child).then((exit) => (ended = describe(exit)))
+  await until("the supervisor", UP_WITHIN_MS, () => ended !== "" || readState(dir) !== undefined, 50)
+  const rows = readState(dir)
+  if (ended !== "" || rows === undefined) {
+    throw new Error(`it did not come up (${ended}), last lines of ${logFile}:\n${tail(logFile, logFrom)}`)
+  }
+  printTable(dir, rows, () => "up")
+  say(`supervisor ${child.pid}, logs are in ${join(dir, "log")}; 'down' stops everything`)
+  child.unref()
+  return 0
+}
+
+const down = async (dir: string): Promise<number> => {
+  const { owner } = readLedger(dir)
+  if (owner && lives(owner)) {
+    signal(owner.pid, "SIGTERM")
+    try {
+      await until("the supervisor's end", DOWN_WITHIN_MS + 10_000, () => !lives(owner))
+    } catch {
+      await killAll([owner])
+    }
+    say("stopped")
+  }
+  const left = await killLeftovers(dir)
+  if (left > 0) say(`ended ${left} processes that a killed supervisor had left behind`)
+  rmSync(join(dir, "state.json"), { force: true })
+  return 0
+}
+
+const status = async (dir: string): Promise<number> => {
+  const { owner } = readLedger(dir)
+  const rows = readState(dir)
+  if (rows === undefined || !owner || !lives(owner)) {
+    say(owner && lives(owner) ? `starting (supervisor ${owner.pid})` : "down")
+    return 1
+  }
+  const states = new Map(await Promise.all(rows.map(async (row) => [row.name, await look(dir, row)] as const)))
+  printTable(dir, rows, (row) => states.get(row.name) ?? "down")
+  return [...states.values()].every((state) => state === "up") ? 0 : 1
+}
+
+const look = async (dir: string, row: Row): Promise<"up" | "not ready" | "down"> => {
+  if (pidOf(dir, row.name) === undefined) return "down"
+  const url = new URL(row.url)
+  const path = row.name === "connect" ? "/health" : "/health/ready"
+  const ready =
+    url.protocol === "http:"
+      ? fetch(new URL(path, url), { signal: AbortSignal.timeout(LOOK_MS) }).then((response) => response.ok)
+      : accepts(url.hostname, Number(url.port))
+  return (await within(row.name, LOOK_MS, ready).catch(() => false)) ? "up" : "not ready"
+}
+
+const accepts = (host: string, port: number): Promise<boolean> =>
+  new Promise((resolve) => {
+    const socket = connect({ host, port, timeout: LOOK_MS })
+    const answer = (accepted: boolean) => () => {
+      socket.destroy()
+      resolve(accepted)
+    }
+    socket.once("connect", answer(true)).once("error", answer(false)).once("timeout", answer(false))
+  })
+
+const killMine = (dir: string): Promise<void> => killAll(readLedger(dir).processes)
+
+const rowsOf = (engines: RunningEngines): Row[] => [
+  { name: "postgres", url: `postgres://postgres@${engines.postgres.host}:${engines.postgres.port}` },
+  { name: "kafka", url: `kafka://${engines.kafka.brokers}` },
+  { name: "connect", url: engines.connect.url }
+]
+
+const byUsualOrder = (one: Row, other: Row): number =>
+  SERVICE_NAMES.findIndex((name) => name === one.name) - SERVICE_NAMES.findIndex((name) => name === other.name)
+
+const pidOf = (dir: string, name: string): number | undefined =>
+  readLedger(dir).processes.find((entry) => entry.name === name && lives(entry))?.pid
+
+const printTable = (dir: string, rows: readonly Row[], state: (row: Row) => string): void => {
+  const lines = [
+    ["name", "url", "pid", "state"],
+    ...rows.map((row) => [row.name, row.url, String(pidOf(dir, row.name) ?? "-"), state(row)])
+  ]
+  const widths = [0, 1, 2, 3].map((column) => Math.max(...lines.map((line) => line[column]?.length ?? 0)))
+  for (const line of lines)
+    say(
+      line
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join("  ")
+        .trimEnd()
+    )
+}
+
+/** Written when everything is up, so its presence says so; a killed supervisor's is not believed. */
+const writeState = (dir: string, rows: readonly Row[]): void => {
+  const file = join(dir, "state.json")
+  writeFileSync(`${file}.new`, `${JSON.stringify({ supervisor: process.pid, rows }, null, 2)}\n`)
+  renameSync(`${file}.new`, file)
+}
+
+const readState = (dir: string): readonly Row[] | undefined => {
+  try {
+    const state: unknown = JSON.parse(readFileSync(join(dir, "state.json"), "utf8"))
+    if (typeof state !== "object" || state === null || !("supervisor" in state) || !("rows" in state)) return undefined
+    if (state.supervisor !== readLedger(dir).owner?.pid || !Array.isArray(state.rows)) return undefined
+    return state.rows.filter(isRow)
+  } catch {
+    return undefined
+  }
+}
+
+const isRow = (row: unknown): row is Row =>
+  typeof row === "object" &&
+  row !== null &&
+  "name" in row &&
+  "url" in row &&
+  typeof row.name === "string" &&
+  typeof row.url === "string"
+
+if (import.meta.main) {
+  try {
+    process.exit(await main())
+  } catch (cause) {
+    console.error(text(cause))
+    process.exit(1)
+  }
+}
