@@ -1,8 +1,10 @@
 /**
- * Makes Kafka Connect run the connectors of this folder: `bun connectors/apply.ts`.
+ * Makes Kafka Connect run the connectors of this folder: `bun connectors/apply.ts [--watch]`.
  *
  * Idempotent: a connector whose configuration is already there is not touched, a stopped one is resumed, failed tasks are started
- * again. Done when every connector runs and its replication slot is being read; status alone says RUNNING too while Postgres is away.
+ * again, a slot that Postgres has invalidated is dropped (the connector makes a new one and publishes all retained rows again).
+ * Done when every connector runs and its slot is being read; Connect's status alone says RUNNING while Postgres is away, too.
+ * With `--watch` it goes on looking: Connect itself never starts a failed task again.
  *
  * Environment: CONNECT_URL, DATABASE_HOST, DATABASE_PORT, REPLICATION_PASSWORD or REPLICATION_PASSWORD_FILE.
  */
@@ -21,11 +23,11 @@ export interface ApplyOptions {
 
 type Config = Readonly<Record<string, string>>
 
-const REPLICATION_ROLE = "oncebox_replication"
 const WITHIN_MS = 120_000
 const REQUEST_MS = 10_000
 const LOOK_EVERY_MS = 100
 const RESTART_EVERY_MS = 2_000
+const WATCH_EVERY_MS = 5_000
 
 export const connectorNames = (): string[] =>
   readdirSync(import.meta.dir)
@@ -45,37 +47,57 @@ export const applyConnectors = async (options: ApplyOptions): Promise<void> => {
   if (failures.length > 0) throw new Error(failures.join("\n"))
 }
 
+/** Applies them again and again until `stop` is aborted; what can't be mended is told and tried again. */
+export const watchConnectors = async (options: ApplyOptions, stop: AbortSignal): Promise<void> => {
+  while (!stop.aborted) {
+    try {
+      await applyConnectors({ withinMs: WATCH_EVERY_MS * 2, ...options })
+    } catch (cause) {
+      if (!stop.aborted) options.log?.(describe(cause))
+    }
+    await pause(WATCH_EVERY_MS, stop)
+  }
+}
+
 const applyConnector = async (name: string, options: ApplyOptions, deadline: number): Promise<void> => {
-  const log = options.log ?? (() => {})
+  const log = (line: string): void => options.log?.(`connector ${name}: ${line}`)
   const config = connectorConfig(name)
   const path = `${options.connectUrl}/connectors/${name}`
-  let step = "configure it"
   let last = "no answer"
   let configured = false
+  let touched = false
   let nextRestart = 0
+  const act = async (what: string, action: () => Promise<unknown>): Promise<void> => {
+    log(what)
+    touched = true
+    await action()
+  }
   while (Date.now() < deadline) {
     try {
       if (!configured) {
-        if (await configure(path, name, config)) log(`connector ${name}: configured`)
+        const present = await request("GET", `${path}/config`, undefined, [404])
+        const wanted = { ...config, name }
+        if (present.status === 404 || !sameEntries(present.body, wanted)) {
+          await act("configuring it", () => request("PUT", `${path}/config`, wanted))
+        }
         configured = true
       }
-      step = "run it"
-      const status = await statusOf(path)
-      if (status.state === "RUNNING") {
-        step = `have its slot ${config["slot.name"]} read`
-        if (await slotIsActive(config, options.database)) {
-          log(`connector ${name}: running`)
-          return
-        }
-        last = "the slot is not active"
-      } else {
-        last = `its state is ${status.state}${status.trace ? `: ${status.trace}` : ""}`
-        if (status.state === "STOPPED" || status.state === "PAUSED") await request("PUT", `${path}/resume`)
-        if (status.state === "FAILED" && Date.now() >= nextRestart) {
-          log(`connector ${name}: restarting what failed (${status.trace ?? "no trace"})`)
-          await request("POST", `${path}/restart?includeTasks=true&onlyFailed=true`)
-          nextRestart = Date.now() + RESTART_EVERY_MS
-        }
+      const [status, slot] = await Promise.all([statusOf(path), slotOf(config, options.database)])
+      if (status.state === "RUNNING" && slot === "active") {
+        if (touched) log("running")
+        return
+      }
+      last = `it is ${status.state}, its slot is ${slot}${status.trace ? `: ${status.trace}` : ""}`
+      // Debezium would try to read it 900 times, two seconds apart, with the connector RUNNING and without a task.
+      if (slot === "lost")
+        await act("dropping its slot, which Postgres has invalidated", () => dropSlot(config, options.database))
+      if (status.state === "STOPPED" || status.state === "PAUSED")
+        await act("resuming it", () => request("PUT", `${path}/resume`))
+      if (status.state === "FAILED" && Date.now() >= nextRestart) {
+        nextRestart = Date.now() + RESTART_EVERY_MS
+        await act(`restarting what failed (${status.trace ?? "no trace"})`, () =>
+          request("POST", `${path}/restart?includeTasks=true&onlyFailed=true`)
+        )
       }
     } catch (cause) {
       // Not up yet, rebalancing (409) or cut off in between: all of it passes, or the deadline does.
@@ -83,16 +105,7 @@ const applyConnector = async (name: string, options: ApplyOptions, deadline: num
     }
     await Bun.sleep(LOOK_EVERY_MS)
   }
-  throw new Error(`connector ${name}: could not ${step} in time: ${last}`)
-}
-
-/** True when the configuration was not there yet. */
-const configure = async (path: string, name: string, config: Config): Promise<boolean> => {
-  const wanted: Config = { ...config, name }
-  const present = await request("GET", `${path}/config`, undefined, [404])
-  if (present.status !== 404 && sameEntries(present.body, wanted)) return false
-  await request("PUT", `${path}/config`, wanted)
-  return true
+  throw new Error(`connector ${name} does not run: ${last}`)
 }
 
 /** The worst state among the connector and its tasks; a connector without tasks is not running yet. */
@@ -108,24 +121,43 @@ const statusOf = async (path: string): Promise<{ readonly state: string; readonl
   return worst === undefined ? { state: "RUNNING", trace: undefined } : { state: stateOf(worst), trace: traceOf(worst) }
 }
 
-const slotIsActive = async (config: Config, database: ApplyOptions["database"]): Promise<boolean> => {
+const slotOf = (config: Config, database: ApplyOptions["database"]): Promise<"active" | "idle" | "lost" | "absent"> =>
+  withSql(config, database, async (sql) => {
+    const [slot] = await sql`
+      select active, wal_status
+      from pg_replication_slots
+      where slot_name = ${config["slot.name"] ?? ""}`
+    if (slot === undefined) return "absent"
+    if (slot["active"] === true) return "active"
+    return slot["wal_status"] === "lost" ? "lost" : "idle"
+  })
+
+const dropSlot = (config: Config, database: ApplyOptions["database"]): Promise<void> =>
+  withSql(config, database, async (sql) => {
+    await sql`
+      select pg_drop_replication_slot(slot_name)
+      from pg_replication_slots
+      where slot_name = ${config["slot.name"] ?? ""} and wal_status = 'lost' and not active`
+  })
+
+const withSql = async <A>(
+  config: Config,
+  { host, port, password }: ApplyOptions["database"],
+  use: (sql: postgres.Sql) => Promise<A>
+): Promise<A> => {
   const sql = postgres({
-    host: database.host,
-    port: database.port,
-    user: REPLICATION_ROLE,
-    password: database.password,
+    host,
+    port,
+    password,
+    user: config["database.user"] ?? "",
     database: config["database.dbname"] ?? "",
     max: 1,
     connect_timeout: 5,
-    connection: { statement_timeout: REQUEST_MS },
+    connection: { application_name: "connectors", statement_timeout: REQUEST_MS },
     onnotice: () => {}
   })
   try {
-    const rows = await sql`
-      select active
-      from pg_replication_slots
-      where slot_name = ${config["slot.name"] ?? ""}`
-    return rows[0]?.["active"] === true
+    return await use(sql)
   } finally {
     await sql.end({ timeout: 1 })
   }
@@ -206,9 +238,23 @@ const readEnvironment = (): ApplyOptions => {
   }
 }
 
+const pause = (ms: number, stop: AbortSignal): Promise<void> =>
+  new Promise((resolve) => {
+    if (stop.aborted) return resolve()
+    const timer = setTimeout(resolve, ms)
+    stop.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true })
+  })
+
 if (import.meta.main) {
   try {
-    await applyConnectors(readEnvironment())
+    const options = readEnvironment()
+    await applyConnectors(options)
+    console.log(`${connectorNames().length} connectors run`)
+    if (Bun.argv.includes("--watch")) {
+      for (const name of ["SIGINT", "SIGTERM"] as const) process.on(name, () => process.exit(0))
+      await watchConnectors(options, new AbortController().signal)
+    }
+    process.exit(0)
   } catch (cause) {
     console.error(describe(cause))
     process.exit(1)

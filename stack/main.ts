@@ -12,11 +12,20 @@ import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { connect } from "node:net"
 import { join, resolve } from "node:path"
 import { parseArgs } from "node:util"
+import { watchConnectors } from "../connectors/apply.ts"
 import { type RunningEngines, startEngines } from "./engines.ts"
 import { installEngines } from "./install.ts"
 import { killAll, killLeftovers, lives, readLedger, signal } from "./ledger.ts"
 import { describe, exitOf, type Running, sizeOf, spawnLogged, tail } from "./process.ts"
-import { SERVICE_NAMES, type Service, keepAlive, runJobs, serviceEnv, startService } from "./supervise.ts"
+import {
+  SERVICE_NAMES,
+  type Service,
+  connectorTarget,
+  keepAlive,
+  runJobs,
+  serviceEnv,
+  startService
+} from "./supervise.ts"
 import { text, until, within } from "./wait.ts"
 
 interface Row {
@@ -96,6 +105,9 @@ const up = async ({ dir, enginesOnly }: Settings): Promise<number> => {
     if (!enginesOnly) {
       say("engines are up; roles, databases, migrations, topics and connectors next")
       await runJobs(engines)
+      const watching = new AbortController()
+      releases.push(() => watching.abort())
+      void watchConnectors({ ...connectorTarget(engines), log: say }, watching.signal)
       const starting = SERVICE_NAMES.map(async (name) => {
         const service = await startService(name, serviceEnv(engines, name), join(dir, "log", `${name}.log`), {
           ledger: engines.ledger

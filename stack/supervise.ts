@@ -4,10 +4,10 @@
  * for longer than until the next start in the same folder.
  */
 import { join, resolve } from "node:path"
-import type { RunningEngines } from "./engines.ts"
-import type { Ledger } from "./ledger.ts"
+import type { ApplyOptions } from "../connectors/apply.ts"
+import { type RunningEngines, readSecret } from "./engines.ts"
+import { type Ledger, signal } from "./ledger.ts"
 import { type Running, describe, exitOf, run, sizeOf, spawnLogged, tail } from "./process.ts"
-import { signal } from "./ledger.ts"
 import { within } from "./wait.ts"
 
 export const SERVICES = {
@@ -138,6 +138,16 @@ export const jobEnv = (engines: RunningEngines): Env => ({
   REPLICATION_FACTOR: "1",
   CONNECT_URL: engines.connect.url,
   REPLICATION_PASSWORD_FILE: join(engines.postgres.secretsDir, "replication_password")
+})
+
+/** Where the connectors go, for applyConnectors and watchConnectors. */
+export const connectorTarget = (engines: RunningEngines): Pick<ApplyOptions, "connectUrl" | "database"> => ({
+  connectUrl: engines.connect.url,
+  database: {
+    host: engines.postgres.host,
+    port: engines.postgres.port,
+    password: readSecret(engines.postgres.secretsDir, "replication_password")
+  }
 })
 
 /** Roles, databases, migrations and topics, then the connectors: everything between the engines and the services. */

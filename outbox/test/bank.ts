@@ -34,6 +34,7 @@ export const MoveHold = commands.message(
   }
 )
 export const ReleaseHold = commands.message("ReleaseHold", { hold: Schema.String }, { key: "hold" })
+export const Report = commands.message("Report", { account: Schema.String, figures: Schema.Int }, { key: "account" })
 /** In the catalogue of its topic, and handled by nobody here. */
 export const CloseBank = commands.message("CloseBank", { day: Schema.String }, { key: "day" })
 
@@ -175,8 +176,10 @@ export const bank = (switches: Switches = {}) =>
         return { put: { pages: [{ id: m.page, text: (rows.pages.get(m.page)?.text ?? "") + m.text }] } }
       }
     })
-    .on(Reported, {
-      decide: (_rows, m) => ({ send: [Deposited.of({ account: m.account, amount: m.figures.length, balance: 0 })] })
+    .on(Report, {
+      decide: (_rows, m) => ({
+        send: [Reported.of({ account: m.account, figures: Array.from({ length: m.figures }, () => 1) })]
+      })
     })
     .answers(Open, {
       touches: { accounts: (m) => [m.account] },

@@ -449,7 +449,7 @@ describe("the orchestrator", () => {
   test("a deadline that passed is the row that fell due", () => {
     const given = running(["TripOpened"])
 
-    const { rows, asked } = tell([{ due: "sagas", payload: sagaOf(given, "t1") }], given)
+    const { rows, asked } = tell([{ due: "sagas", key: "t1" }], given)
 
     expect(sagaOf(rows, "t1")).toMatchObject({ step: "hold seat", attempt: 2 })
     expect(asked.map(({ contract }) => contract.type)).toEqual(["HoldSeat"])
@@ -492,7 +492,7 @@ describe("the orchestrator", () => {
     const message = "saga t1 runs on book-trip v7, which this build does not have"
 
     expect(() => tell([answer("SeatHeld")], { sagas: [row] })).toThrow(message)
-    expect(() => tell([{ due: "sagas", payload: row }], { sagas: [row] })).toThrow(message)
+    expect(() => tell([{ due: "sagas", key: "t1" }], { sagas: [row] })).toThrow(message)
   })
 
   test("a late reply to an ended saga of such a version is no trouble", () => {

@@ -3,8 +3,8 @@
  * As in a pass, a decision reads only rows that it touches, and all that comes and goes must fit tables and contracts.
  */
 import { encodePayload, type Outgoing } from "../message.ts"
-import type { AnyHandler, Cause, Decision, Participant } from "../participant.ts"
-import { keyOf, WorkingSet, type AnyTable, type Puts, type Tables } from "../table.ts"
+import type { Decision, Participant } from "../participant.ts"
+import { keyOf, WorkingSet, type Puts, type Tables } from "../table.ts"
 
 /** When everything is decided. */
 export const decidedAt = new Date("2026-01-01T00:00:00.000Z")

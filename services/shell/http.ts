@@ -15,6 +15,8 @@ export const answer = (route: (c: Context) => Effect.fn.Return<Response, Problem
   return async (c: Context): Promise<Response> => {
     const exit = await Effect.runPromiseExit(effect(c), { signal: c.req.raw.signal })
     if (Exit.isSuccess(exit)) return exit.value
+    // nobody is there any more to be answered
+    if (Cause.hasInterruptsOnly(exit.cause)) return new Response(null, { status: 499 })
     const failure = Cause.findErrorOption(exit.cause)
     if (Option.isSome(failure)) return render(failure.value)
     throw Cause.squash(exit.cause)

@@ -39,6 +39,8 @@ export interface Service {
   /** The database's login role for this service. */
   readonly role: string
   readonly tables: ReadonlyArray<{ readonly name: string; readonly kind: TableKind }>
+  /** Names of the topics that it reads. */
+  readonly topics: ReadonlyArray<string>
   readonly migrations: ReadonlyArray<MigrationSource>
   readonly run: (
     options: RunOptions
@@ -61,6 +63,7 @@ const make = <T extends Tables>(options: {
   database: options.database,
   role: `${options.database}_service`,
   tables: Object.values(options.participant.tables),
+  topics: options.participant.topics.map((topic) => topic.name),
   migrations: [Migrations.core, ...options.migrations],
   run: (runOptions) => run(options.participant, runOptions),
   routes: options.routes
@@ -96,6 +99,8 @@ const launch = Effect.fnUntraced(function* (
   return running
 })
 
+/** Ends the process when stopping it in good order takes too long. */
+const endSoon = (): void => void setTimeout(() => process.exit(1), stopWithinMs).unref()
 const stopWithinMs = 10_000
 
 /** Runs a service as this process, until it is told to stop or can't go on. */
@@ -110,7 +115,12 @@ const main = (service: Service): void => {
     const running = yield* launch(service, settings).pipe(Effect.provide(yield* Layer.build(layers)))
     yield* Effect.logInfo(`${service.name} listens on http://${settings.host}:${settings.port}`)
     return yield* running.stopped.pipe(
-      Effect.tapError(() => Effect.sync(() => void (stopped = true))),
+      Effect.tapError(({ restart }) =>
+        Effect.sync(() => {
+          stopped = true
+          if (restart) endSoon()
+        })
+      ),
       // a new process would park the rest as well: this one stays, unready, for somebody to look at
       Effect.catchIf(
         (error) => !error.restart,
@@ -121,7 +131,7 @@ const main = (service: Service): void => {
   const fiber = Effect.runFork(program)
   const stop = (): void => {
     fiber.interruptUnsafe()
-    setTimeout(() => process.exit(1), stopWithinMs).unref()
+    endSoon()
   }
   process.once("SIGTERM", stop)
   process.once("SIGINT", stop)

@@ -2,7 +2,7 @@
  * Waiting for an outcome that somebody else commits. All that wait are served by one read per tick, so it does not matter
  * which replica's transaction brought the outcome. A crash loses nothing but the waiting: the outcome can be asked for.
  */
-import { Deferred, Duration, Effect, Latch, Option, type Scope } from "effect"
+import { Deferred, Duration, Effect, Latch, Option, Schedule, type Scope } from "effect"
 
 export interface Waiters<A> {
   /** The outcome, or none when it isn't there in time, when too many wait already, or when the service shuts down. */
@@ -17,6 +17,8 @@ export interface WaitersOptions {
   /** Opens when the service shuts down. */
   readonly closing: Latch.Latch
 }
+
+const pauseAfterFailure = "500 millis"
 
 /** `read` answers with the outcomes that are there, of the ids it is given. */
 export const makeWaiters = Effect.fnUntraced(function* <A extends { readonly id: string }>(
@@ -34,9 +36,8 @@ export const makeWaiters = Effect.fnUntraced(function* <A extends { readonly id:
       for (const waiter of waiting.get(outcome.id) ?? []) yield* Deferred.succeed(waiter, outcome)
     }
   }).pipe(
-    // those who wait have deadlines of their own: a read that failed is simply tried again
-    Effect.tapCause((cause) => Effect.logWarning("outcomes could not be read", cause)),
-    Effect.exit,
+    // those who wait have deadlines of their own
+    Effect.retry(Schedule.spaced(pauseAfterFailure)),
     Effect.andThen(Effect.sleep(options.tick)),
     Effect.forever
   )

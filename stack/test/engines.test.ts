@@ -9,6 +9,7 @@ import postgres from "postgres"
 import { applyConnectors } from "../../connectors/apply.ts"
 import { type RunningEngines, readSecret, startEngines } from "../engines.ts"
 import { installEngines } from "../install.ts"
+import { connectorTarget } from "../supervise.ts"
 import { until } from "../wait.ts"
 
 const TOPIC = "orders-events"
@@ -113,7 +114,7 @@ test("applying connectors again touches nothing", async () => {
 
   await apply((line) => lines.push(line))
 
-  expect(lines).toEqual(["connector orders: running"])
+  expect(lines).toEqual([])
 })
 
 test("a quiet database's slot does not hold back the server's log", async () => {
@@ -166,6 +167,32 @@ test("a dropped slot leads to the same: rows written while there was none are pu
   expect(has(await read((messages) => has(messages, unseen.id)), unseen.id)).toBe(true)
 })
 
+test("a slot that Postgres has invalidated is replaced when connectors are applied", async () => {
+  const server = connection("postgres")
+  const unseen = row({})
+  const lines: string[] = []
+  try {
+    await rest("PUT", "stop")
+    await server`alter system set idle_replication_slot_timeout = '1s'`
+    await server`select pg_reload_conf()`
+    await append(unseen)
+    await until("slot invalidated", FLOWS_WITHIN_MS, async () => {
+      await server`checkpoint`
+      const [slot] = await server`select wal_status from pg_replication_slots where slot_name = 'orders_outbox'`
+      return slot?.["wal_status"] === "lost"
+    })
+    await server`alter system reset idle_replication_slot_timeout`
+    await server`select pg_reload_conf()`
+  } finally {
+    await server.end({ timeout: 1 })
+  }
+
+  await apply((line) => lines.push(line))
+
+  expect(lines).toContain("connector orders: dropping its slot, which Postgres has invalidated")
+  await read((messages) => has(messages, unseen.id))
+})
+
 test("Connect killed: rows written meanwhile and afterwards arrive", async () => {
   const meanwhile = row({})
   const afterwards = row({})
@@ -210,17 +237,7 @@ test("the broker killed: rows flow again, acknowledged records are still there",
 })
 
 const apply = (log?: (line: string) => void): Promise<void> =>
-  applyConnectors({
-    connectUrl: engines.connect.url,
-    database: {
-      host: engines.postgres.host,
-      port: engines.postgres.port,
-      password: readSecret(engines.postgres.secretsDir, "replication_password")
-    },
-    names: ["orders"],
-    withinMs: FLOWS_WITHIN_MS,
-    log
-  })
+  applyConnectors({ ...connectorTarget(engines), names: ["orders"], withinMs: FLOWS_WITHIN_MS, log })
 
 const connection = (database: string, user = "postgres", password = engines.postgres.superuserPassword): postgres.Sql =>
   postgres({

@@ -4,7 +4,9 @@ import { KeyReused, NotAnswered, QueueFull, RequestFailed, type RequestError } f
 import type { OrderView } from "../../order/contract.ts"
 import { routes } from "../../order/http.ts"
 import type { Queries } from "../../order/queries.ts"
-import { bodyOf, json, standIn, withApp, type Submitted } from "./stand-ins.ts"
+import { bodyOf, json, quietly, standIn, withApp, type Submitted } from "./stand-ins.ts"
+
+quietly()
 
 const body = { userId: "u1", items: [{ productId: "p1", quantity: 2 }] }
 
@@ -86,6 +88,18 @@ describe("placing an order", () => {
       edge.closing.openUnsafe()
 
       expect((await response).status).toBe(202)
+    })
+  })
+
+  test("a client that goes away is not waited for", async () => {
+    const { edge } = standIn(placed)
+    const gone = new AbortController()
+
+    await withApp(edge, routes(edge, nothingFound), async (app) => {
+      const response = app.request("/orders", { ...json(body, { Prefer: "wait=30" }), signal: gone.signal })
+      gone.abort()
+
+      expect((await response).status).toBe(499)
     })
   })
 

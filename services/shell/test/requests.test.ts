@@ -2,7 +2,9 @@ import { describe, expect, test } from "bun:test"
 import { Effect } from "effect"
 import { routes } from "../../order/http.ts"
 import { bodyLimitBytes } from "../request.ts"
-import { bodyOf, json, standIn, withApp } from "./stand-ins.ts"
+import { bodyOf, json, quietly, standIn, withApp } from "./stand-ins.ts"
+
+quietly()
 
 const queries = {
   order: async () => undefined,

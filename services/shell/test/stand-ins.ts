@@ -1,4 +1,5 @@
 /** A service's edge without a database or a participant: what is submitted is answered by the test. */
+import { afterAll, beforeAll, spyOn } from "bun:test"
 import { Effect, Exit, Latch, Scope } from "effect"
 import type { Hono } from "hono"
 import type { RequestError, Running, Sql, SubmitOptions } from "oncebox"
@@ -49,6 +50,13 @@ const zeroes = {
   skipped: 0,
   unknown: 0,
   retries: 0
+}
+
+/** Keeps the log of errors that a file's tests provoke out of the output. */
+export const quietly = (): void => {
+  let silenced: { mockRestore: () => void } | undefined
+  beforeAll(() => void (silenced = spyOn(console, "log").mockImplementation(() => {})))
+  afterAll(() => silenced?.mockRestore())
 }
 
 /** The whole app over some routes, for one test. */

@@ -1,0 +1,213 @@
+import { describe, expect, test } from "bun:test"
+import { Schema } from "effect"
+import fc from "fast-check"
+import { decodePayload, encodePayload, maxPayloadLength, Request, Topic, type AnyContract } from "../message.ts"
+
+const runs = { seed: Number(process.env["SEED"] ?? 20260301), numRuns: 2_000 }
+
+const events = Topic.events("notes-events")
+const Written = events.message(
+  "Written",
+  {
+    noteId: Schema.String,
+    text: Schema.String,
+    stars: Schema.Int,
+    tags: Schema.optionalKey(Schema.Array(Schema.String))
+  },
+  { key: "noteId", schemaVersion: 3 }
+)
+const written: AnyContract = Written.of({ noteId: "n1", text: "hello", stars: 5 }).contract
+const note = { noteId: "n1", text: "hello", stars: 5 }
+
+/** A note as a sender without our types would make it. */
+const outgoing = (payload: object) => ({ contract: written, payload })
+const decoded = (json: string): object | string => {
+  const read = decodePayload(written, json)
+  return "payload" in read ? read.payload : read.unreadable
+}
+
+describe("a contract", () => {
+  test("says type, topic, key and version, and makes messages", () => {
+    expect(Written).toMatchObject({ type: "Written", topic: events, schemaVersion: 3 })
+    expect(Written.key({ noteId: "n7", text: "", stars: 0 })).toBe("n7")
+    expect(Written.of(note, { id: "i", correlation: "c", coordination: "choreography" })).toEqual({
+      contract: written,
+      payload: note,
+      id: "i",
+      correlation: "c",
+      coordination: "choreography"
+    })
+  })
+
+  test("is in its topic's catalogue under its type", () => {
+    expect(events.kind).toBe("events")
+    expect(events.catalogue.get("Written")).toBe(written)
+  })
+
+  test("has version 1 unless it says otherwise, and a key that is text even when the field is a number", () => {
+    const Counted = Topic.commands("counts-commands").message("Counted", { count: Schema.Int }, { key: "count" })
+
+    expect(Counted).toMatchObject({ schemaVersion: 1, topic: { kind: "commands", name: "counts-commands" } })
+    expect(Counted.key({ count: 12 })).toBe("12")
+  })
+
+  test("is refused when its topic has one of its type already", () => {
+    const topic = Topic.events("twice-events")
+    topic.message("Once", note1, { key: "noteId" })
+
+    expect(() => topic.message("Once", note1, { key: "noteId" })).toThrow("twice-events has two contracts of type Once")
+  })
+
+  test("takes as key only a field that it has", () => {
+    const topic = Topic.events("keys-events")
+
+    // @ts-expect-error: there is no such field
+    topic.message("Keyless", note1, { key: "id" })
+  })
+
+  test("makes no message of another contract's payload", () => {
+    // @ts-expect-error: a field is missing
+    Written.of({ noteId: "n1", text: "hello" })
+  })
+})
+
+const note1 = { noteId: Schema.String }
+
+describe("encoding", () => {
+  test("writes what the contract knows and drops the rest", () => {
+    const payload = { ...note, tags: ["a"], secret: "x" }
+
+    expect(JSON.parse(encodePayload(outgoing(payload)))).toEqual({ ...note, tags: ["a"] })
+  })
+
+  test.each([
+    ["a field is missing", { noteId: "n1", text: "hello" }, "stars"],
+    ["a field has another type", { ...note, stars: "5" }, "stars"],
+    ["a number is not an integer", { ...note, stars: 0.5 }, "stars"],
+    ["a number is none", { ...note, stars: Number.NaN }, "stars"],
+    ["an optional field is there without a value", { ...note, tags: undefined }, "tags"],
+    ["an item has another type", { ...note, tags: ["a", 1] }, "tags"]
+  ])("is refused when %s, and says which field it is", (_name, payload, field) => {
+    expect(() => encodePayload(outgoing(payload))).toThrow(/^Written breaks its contract: .*/)
+    expect(() => encodePayload(outgoing(payload))).toThrow(field)
+  })
+
+  test("is refused for a contract that transforms: what is sent must be what was checked", () => {
+    const Dated = Topic.events("dates-events").message("Dated", { at: Schema.DateFromString }, { key: "at" })
+
+    expect(() => encodePayload(Dated.of({ at: new Date() }))).toThrow("Dated breaks its contract")
+  })
+
+  test("takes the longest payload that readers take, and none that is longer", () => {
+    const rest = encodePayload(outgoing({ ...note, text: "" })).length
+    const text = "x".repeat(maxPayloadLength - rest)
+
+    expect(encodePayload(outgoing({ ...note, text }))).toHaveLength(maxPayloadLength)
+    expect(() => encodePayload(outgoing({ ...note, text: `${text}x` }))).toThrow(
+      `Written has ${maxPayloadLength + 1} characters, more than the ${maxPayloadLength} a message may have`
+    )
+  })
+})
+
+describe("decoding", () => {
+  test("drops fields that the contract does not know: readers are tolerant", () => {
+    expect(decoded(JSON.stringify({ ...note, colour: "red" }))).toEqual(note)
+  })
+
+  test.each([
+    ["cut JSON", '{"noteId":"n1","te', /^payload is not JSON: /],
+    ["no text at all", "", /^payload is not JSON: /],
+    ["text behind the JSON", `${JSON.stringify(note)}}`, /^payload is not JSON: /],
+    ["no object", "null", /^payload is not a Written: /],
+    ["an array", "[]", /^payload is not a Written: /],
+    ["a missing field", '{"noteId":"n1"}', /^payload is not a Written: .*text/],
+    ["a wrong field", '{"noteId":"n1","text":"","stars":"5"}', /^payload is not a Written: .*stars/],
+    ["a number too large to be one", '{"noteId":"n1","text":"","stars":1e400}', /^payload is not a Written: .*stars/]
+  ])("%s is unreadable, with the reason in one line", (_name, json, reason) => {
+    expect(decoded(json)).toMatch(reason)
+    expect(decoded(json)).not.toContain("\n")
+  })
+})
+
+describe("text that Postgres can't store", () => {
+  const zero = "\u0000"
+  const high = "\uD83D"
+  const low = "\uDE00"
+
+  test.each([
+    ["U+0000", `a${zero}b`],
+    ["the first half of a surrogate pair", `a${high}`],
+    ["the second half", `${low}b`],
+    ["the halves the wrong way round", low + high],
+    ["U+0000 behind a backslash", `\\${zero}`]
+  ])("%s is refused by sender and reader", (_name, text) => {
+    const escaped = JSON.stringify({ ...note, text })
+
+    expect(() => encodePayload(outgoing({ ...note, text }))).toThrow("Written holds U+0000 or half of a surrogate pair")
+    expect(decoded(escaped)).toBe("payload holds U+0000 or half of a surrogate pair, which Postgres cannot store")
+    expect(decoded(escaped.replace(/\\ud/g, "\\uD"))).toBe(decoded(escaped))
+  })
+
+  test.each([
+    ["a whole pair", high + low],
+    ["other control characters", "\u0001\u001f\t\n"],
+    ["what looks like an escape and is text", "\\u0000 \\\\u0000 \\ud83d"],
+    ["a lone backslash", "\\"]
+  ])("%s passes", (_name, text) => {
+    const json = encodePayload(outgoing({ ...note, text }))
+
+    expect(decoded(json)).toEqual({ ...note, text })
+  })
+
+  test("a pair that the wire escapes as two halves passes", () => {
+    expect(decoded('{"noteId":"n1","stars":5,"text":"\\uD83D\\ude00"}')).toEqual({ ...note, text: high + low })
+  })
+
+  test("it is looked for in names of fields too: a reader may keep them", () => {
+    expect(decoded('{"noteId":"n1","stars":5,"text":"","\\u0000":1}')).toMatch(/^payload holds U\+0000/)
+  })
+})
+
+const units = fc
+  .array(fc.oneof(fc.constantFrom(0, 0x5c, 0x75, 0x30, 0x64, 0x38, 0xd83d, 0xde00), fc.nat(0xffff)), { maxLength: 12 })
+  .map((codes) => String.fromCharCode(...codes))
+
+test("what is encoded is decoded to the same, and what is refused is exactly what can't be stored", () => {
+  fc.assert(
+    fc.property(units, fc.integer(), fc.array(units), (text, stars, tags) => {
+      const payload = { noteId: "n1", text, stars, tags }
+      const storable = [text, ...tags].every((part) => part.isWellFormed() && !part.includes("\u0000"))
+
+      if (storable) expect(decoded(encodePayload(outgoing(payload)))).toEqual(payload)
+      else {
+        expect(() => encodePayload(outgoing(payload))).toThrow("which Postgres cannot store")
+        expect(decoded(JSON.stringify(payload))).toMatch(/which Postgres cannot store$/)
+      }
+    }),
+    runs
+  )
+})
+
+test("decoding answers for every text, and never throws", () => {
+  const texts = fc.oneof(
+    units,
+    fc.json(),
+    fc.json().map((json) => json.slice(0, -1))
+  )
+
+  fc.assert(
+    fc.property(texts, (text) => {
+      expect(typeof decoded(text)).toMatch(/^(object|string)$/)
+    }),
+    runs
+  )
+})
+
+test("a request has a type, and schemas of its payload and of its reply", () => {
+  const Write = Request.make("Write", { payload: { text: Schema.String }, reply: Schema.Int })
+
+  expect(Write.type).toBe("Write")
+  expect(Schema.decodeUnknownSync(Write.schema)({ text: "a" })).toEqual({ text: "a" })
+  expect(() => Schema.decodeUnknownSync(Write.schema)({ text: 1 })).toThrow()
+  expect(Schema.decodeUnknownSync(Write.reply)(3)).toBe(3)
+})

@@ -1,0 +1,223 @@
+/**
+ * The real stack for the end-to-end tests: engines, jobs and the six services on free ports, in a folder of its own
+ * under `.stack/`. Started by the first test file of a process that needs it, kept for the next ones, stopped when none
+ * came. A warden process ends what is left when this process dies. Tests place orders with users and products of their own.
+ */
+import { afterAll, beforeAll, test } from "bun:test"
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
+import { join, resolve } from "node:path"
+import { Redacted } from "effect"
+import { connect, type Sql } from "oncebox"
+import { readSecret, startEngines, type RunningEngines } from "../../stack/engines.ts"
+import { killLeftovers, lives, readLedger } from "../../stack/ledger.ts"
+import { freePorts } from "../../stack/ports.ts"
+import {
+  runJobs,
+  SERVICE_NAMES,
+  serviceEnv,
+  SERVICES,
+  startService,
+  type Service,
+  type ServiceName
+} from "../../stack/supervise.ts"
+import { text, until } from "../../stack/wait.ts"
+import { startTape, type Tape } from "./tape.ts"
+import { keepFile } from "./warden.ts"
+
+export interface Replica extends Service {
+  readonly adminUrl: string
+}
+
+export interface Stack {
+  readonly engines: RunningEngines
+  readonly service: (name: ServiceName) => Replica
+  /** A database, as its owner. */
+  readonly database: (name: Database) => Sql
+  readonly tape: Tape
+  /** Another process of a service on ports of its own, in the same consumer group; or another program in its place. */
+  readonly start: (name: ServiceName, label: string, script?: string) => Promise<Replica>
+  /** Keeps the folder for whoever looks into what failed. */
+  readonly keep: () => void
+}
+
+export type Database = (typeof SERVICES)[ServiceName]["database"]
+
+const folder = resolve(import.meta.dir, "..", "..", ".stack")
+const prefix = "e2e-"
+const graceMs = 3_000
+
+let current: { readonly stack: Promise<Stack>; readonly stop: () => Promise<void> } | undefined
+let users = 0
+let grace: Timer | undefined
+
+/** Has the stack for the tests of this file. The last file of all stops it itself; after any other one it lingers. */
+export const useStack = (options: { readonly last: boolean } = { last: false }): void => {
+  beforeAll(async () => {
+    clearTimeout(grace)
+    users++
+    current ??= begin()
+    await current.stack
+  })
+  afterAll(async () => {
+    users--
+    const ended = current
+    if (users > 0 || ended === undefined) return
+    const stop = async (): Promise<void> => {
+      if (users > 0 || current !== ended) return
+      current = undefined
+      await ended.stop()
+    }
+    if (options.last) await stop()
+    else grace = setTimeout(() => void stop(), graceMs)
+  })
+}
+
+/** A test on the stack. When it fails it says where the logs are, and they stay there. */
+export const onStack = (name: string, body: (stack: Stack) => Promise<void>): void =>
+  test(name, async () => {
+    if (current === undefined) throw new Error("call useStack() in the file")
+    const stack = await current.stack
+    try {
+      await body(stack)
+    } catch (cause) {
+      stack.keep()
+      console.error(`logs: ${join(stack.engines.dir, "log")}`)
+      throw cause
+    }
+  })
+
+const begin = () => {
+  const ends: Array<() => unknown> = []
+  const stop = async (): Promise<void> => {
+    for (const end of ends.splice(0).reverse()) await end()
+  }
+  const stack = up(ends).catch(async (cause) => {
+    await stop().catch((failure: unknown) => console.error(`the stack could not be stopped: ${text(failure)}`))
+    throw cause
+  })
+  // whoever awaits it is told
+  stack.catch(() => {})
+  return { stack, stop }
+}
+
+const up = async (ends: Array<() => unknown>): Promise<Stack> => {
+  await removeOld()
+  mkdirSync(folder, { recursive: true })
+  const dir = mkdtempSync(join(folder, prefix))
+  let kept = false
+  const warden = Bun.spawn([process.execPath, join(import.meta.dir, "warden.ts"), dir], {
+    stdin: "pipe",
+    stdout: "ignore",
+    stderr: "ignore"
+  })
+  warden.unref()
+  ends.push(() => {
+    // the warden ends when its stdin does
+    void warden.stdin.end()
+    if (!kept) rmSync(dir, { recursive: true, force: true })
+  })
+
+  const engines = await startEngines({ dir })
+  ends.push(() => engines.stop())
+  await runJobs(engines)
+
+  const password = Redacted.make(readSecret(engines.postgres.secretsDir, "owner_password"))
+  const databases = new Map(
+    SERVICE_NAMES.map((name) => {
+      const { database } = SERVICES[name]
+      const { host, port } = engines.postgres
+      return [
+        database,
+        connect({ host, port, database, username: "oncebox_owner", password }, { name: "e2e", max: 2 })
+      ] as const
+    })
+  )
+  ends.push(() => Promise.all([...databases.values()].map((sql) => sql.end({ timeout: 1 }))))
+
+  const replicas: Array<Replica> = []
+  ends.push(() => Promise.allSettled(replicas.map((replica) => replica.stop())))
+  const start: Stack["start"] = async (name, label, script) => {
+    const [port = 0, adminPort = 0] = await freePorts([[], []])
+    const env = { ...serviceEnv(engines, name), PORT: String(port), ADMIN_PORT: String(adminPort) }
+    const service = await startService(name, env, join(engines.dir, "log", `${label}.log`), {
+      ledger: engines.ledger,
+      script
+    })
+    const replica = Object.assign(service, { adminUrl: `http://127.0.0.1:${adminPort}` })
+    replicas.push(replica)
+    return replica
+  }
+  const services = new Map(
+    await Promise.all(SERVICE_NAMES.map(async (name) => [name, await start(name, name)] as const))
+  )
+
+  const tape = await startTape(engines.kafka.brokers)
+  ends.push(() => tape.stop())
+  return {
+    engines,
+    service: (name) => known(services, name),
+    database: (name) => known(databases, name),
+    tape,
+    start,
+    keep: () => {
+      kept = true
+      writeFileSync(join(dir, keepFile), "a test failed\n")
+    }
+  }
+}
+
+/** Folders of earlier runs: what their supervisor left is ended, what their failures kept goes. */
+const removeOld = async (): Promise<void> => {
+  const names = readdirSync(resolve(folder, ".."), { encoding: "utf8" }).includes(".stack") ? readdirSync(folder) : []
+  for (const name of names.filter((found) => found.startsWith(prefix))) {
+    const dir = join(folder, name)
+    const { owner } = readLedger(dir)
+    if (owner !== undefined && lives(owner)) continue
+    await killLeftovers(dir)
+    rmSync(dir, { recursive: true, force: true })
+  }
+}
+
+const known = <K, V>(map: ReadonlyMap<K, V>, key: K): V => {
+  const value = map.get(key)
+  if (value === undefined) throw new Error(`there is no ${String(key)}`)
+  return value
+}
+
+/** A service's counter, such as `duplicates`. It starts at 0 with each start of the process. */
+export const counter = async (replica: Replica, name: string): Promise<number> => {
+  const response = await fetch(`${replica.adminUrl}/metrics`, { signal: AbortSignal.timeout(5_000) })
+  const found = new RegExp(`^oncebox_${name}_total\\S* (\\d+)$`, "m").exec(await response.text())
+  if (found === null) throw new Error(`${replica.name} has no counter ${name}`)
+  return Number(found[1])
+}
+
+/** A process held in its tracks, as one that is alive and does not answer. */
+export const frozen = async (replica: Replica, body: () => Promise<void>): Promise<void> => {
+  process.kill(replica.pid, "SIGSTOP")
+  try {
+    await body()
+  } finally {
+    process.kill(replica.pid, "SIGCONT")
+  }
+}
+
+/** One request to a connector; Connect may be busy with a rebalance. */
+export const connector = async (
+  { engines }: Stack,
+  name: string,
+  method: "GET" | "PUT" | "DELETE",
+  what: "status" | "stop" | "resume" | "offsets"
+): Promise<string> => {
+  let said = ""
+  await until(`${method} ${what} of connector ${name}`, 30_000, async () => {
+    const response = await fetch(`${engines.connect.url}/connectors/${name}/${what}`, {
+      method,
+      signal: AbortSignal.timeout(5_000)
+    })
+    said = await response.text()
+    if (!response.ok) throw new Error(said)
+    return true
+  })
+  return said
+}
