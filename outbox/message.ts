@@ -124,6 +124,9 @@ export const Request = {
 /** The longest payload a message may have, in characters of JSON: well below a topic's `max.message.bytes` of 1 MiB. */
 export const maxPayloadLength = 262_144
 
+/** The longest key of a message, in characters; also the longest that Postgres can index whatever it is made of. */
+export const maxKeyLength = 512
+
 /**
  * Postgres can hold neither U+0000 nor half of a surrogate pair: such a message is refused by whoever meets it first.
  * `JSON.stringify` escapes both, and an escaped backslash before `u0000` is neither.
@@ -159,6 +162,35 @@ export const decodePayload = (
   return Exit.isSuccess(exit)
     ? { payload: exit.value }
     : { unreadable: `payload is not a ${contract.type}: ${messageOf(exit)}` }
+}
+
+/** The Kafka key of a payload that its contract accepts. */
+export const keyOfPayload = (contract: AnyContract, payload: object): string =>
+  // The key function takes what the schema accepts.
+  (contract as unknown as { readonly key: (payload: object) => string }).key(payload)
+
+/** What a message takes over from what caused it. */
+export type Origin = Pick<Envelope, "causation" | "coordination" | "traceparent"> & {
+  readonly correlation: string | null
+}
+
+/** A message ready for the outbox. Throws when its payload breaks its contract or is too long. */
+export const seal = (outgoing: Outgoing, origin: Origin, newId: () => string): OutboxMessage => {
+  const { contract } = outgoing
+  const payload = encodePayload(outgoing)
+  const key = keyOfPayload(contract, outgoing.payload)
+  return {
+    id: outgoing.id ?? newId(),
+    topic: contract.topic.name,
+    key,
+    type: contract.type,
+    payload,
+    correlation: outgoing.correlation ?? origin.correlation ?? key,
+    causation: origin.causation,
+    coordination: outgoing.coordination ?? origin.coordination,
+    traceparent: origin.traceparent,
+    schemaVersion: contract.schemaVersion
+  }
 }
 
 /** JSON text of a payload that was checked against its contract; throws when the payload breaks it or is too long. */

@@ -43,6 +43,9 @@ export interface Handler<T extends Tables, P, R> {
   readonly ordered?: boolean
 }
 
+/** The payload of a contract: `PayloadOf<typeof ReserveProductCommand>`. */
+export type PayloadOf<C> = C extends Contract<infer P> ? P : never
+
 /** A handler in a registry: it is only ever given payloads that its own contract decoded. */
 export interface AnyHandler {
   readonly touches: Readonly<Record<string, (payload: object, rows: Rows<Tables>, cause: Cause) => Iterable<string>>>
@@ -64,8 +67,12 @@ export interface Participant<T extends Tables> {
   /** Adds the decision for a request, which is answered by `reply`. */
   readonly answers: <P extends object, R>(
     request: Request<P, R>,
-    handler: Handler<T, P, R> & {
-      readonly decide: (...args: Parameters<Handler<T, P, R>["decide"]>) => Decision<T, R> & { readonly reply: R }
+    handler: Omit<Handler<T, P, R>, "decide"> & {
+      readonly decide: (
+        rows: Rows<T>,
+        payload: P,
+        context: Context
+      ) => Omit<Decision<T>, "reply"> & { readonly reply: NoInfer<R> }
     }
   ) => Participant<T>
   /** Adds the decision for a row of `table` whose column `due_at` has passed. It must move or clear `due_at`. */

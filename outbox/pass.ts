@@ -8,8 +8,8 @@
 import { Clock, Effect, Schema } from "effect"
 import {
   decodePayload,
-  encodePayload,
   maxPayloadLength,
+  seal,
   type AnyContract,
   type Envelope,
   type OutboxMessage
@@ -20,6 +20,7 @@ import { deadLetterCopy } from "./delivery/dead-letter.ts"
 import { bucketOf, type InboxWindow } from "./store/inbox.ts"
 import {
   parkedKey,
+  RowRefused,
   type DeadLetter,
   type Load,
   type ParkReason,
@@ -43,6 +44,7 @@ export interface MessageInput {
 export interface UnreadableInput {
   readonly _tag: "unreadable"
   readonly letter: DeadLetter
+  readonly redrive: boolean
 }
 
 export interface RequestInput {
@@ -105,10 +107,14 @@ export const runPass = (
 ): Effect.Effect<ReadonlyArray<Outcome>, StoreError> =>
   Effect.uninterruptible(decideAll(environment, inputs, new Map()))
 
+/** How often a pass may lose the race for an absent row: with each try it starts from what is committed by then. */
+const mostTries = 20
+
 const decideAll = (
   environment: PassEnvironment,
   inputs: ReadonlyArray<Input>,
-  faults: Faults
+  faults: Faults,
+  tries = 1
 ): Effect.Effect<ReadonlyArray<Outcome>, StoreError> =>
   attempt(environment, inputs, faults).pipe(
     Effect.flatMap((result) => {
@@ -116,7 +122,11 @@ const decideAll = (
       if (result._tag === "committed") return Effect.succeed(result.outcomes)
       return inParts(environment, [inputs.slice(0, result.before), inputs.slice(result.before)], faults)
     }),
-    Effect.catchTag("KeyTaken", () => decideAll(environment, inputs, faults)),
+    Effect.catchTag("KeyTaken", ({ table }) => {
+      // the next load finds the row, unless its key is in another form than Postgres returns it in
+      if (tries < mostTries) return decideAll(environment, inputs, faults, tries + 1)
+      return Effect.fail(new RowRefused({ table, message: "a key is taken and yet no row was found by it" }))
+    }),
     Effect.catchTag("RowRefused", (refused) => {
       const [only] = inputs
       if (inputs.length === 1 && only !== undefined && !faults.has(only)) {
@@ -155,6 +165,7 @@ const attempt = Effect.fnUntraced(function* (
     consumer: environment.consumer,
     claims: pass.claims,
     unpark: pass.unpark,
+    parking: pass.parking,
     parkedKeys: pass.orderedKeys,
     due: undefined,
     loads: firstLoads
@@ -211,6 +222,7 @@ const attemptDue = Effect.fnUntraced(function* (
     consumer: environment.consumer,
     claims: [],
     unpark: [],
+    parking: [],
     parkedKeys: [],
     due: { table: input.table, limit: input.limit + skip.size },
     loads: []
@@ -275,6 +287,7 @@ class Pass {
   readonly newFaults = new Map<Input, Fault>()
   readonly claims: Array<{ readonly id: string; readonly bucket: number }> = []
   readonly unpark: Array<string> = []
+  readonly parking: Array<string> = []
   readonly orderedKeys: Array<readonly [string, string]> = []
   private readonly repeated = new Set<Input>()
   private readonly outside = new Set<Input>()
@@ -290,30 +303,35 @@ class Pass {
     nowMs: number
   ) {
     const requests = inputs.some((input) => input._tag === "request" && input.idempotencyKey !== "")
-    this.tables = requests ? { ...environment.tables, idempotencyKeys } : environment.tables
+    // first, so that of two requests of one key the later waits there, and not at a row that both would write
+    this.tables = requests ? { idempotencyKeys, ...environment.tables } : environment.tables
     this.working = new WorkingSet(this.tables)
     this.view = this.working.view()
     const seen = new Set<string>()
     const deciding: Array<MessageInput | RequestInput> = []
     for (const input of inputs) {
-      if (known.has(input) || input._tag === "unreadable") continue
-      if (input._tag === "message") {
-        const { id } = input.envelope
-        if (seen.has(id)) {
-          this.repeated.add(input)
-          continue
-        }
-        seen.add(id)
-        const bucket = bucketOf(id, nowMs, environment.window)
-        if (bucket === "outside-window") {
-          this.outside.add(input)
-          continue
-        }
-        this.claims.push({ id, bucket })
-        if (input.redrive) this.unpark.push(id)
-        if (input.handler.ordered && !input.redrive) this.orderedKeys.push([input.record.topic, input.envelope.key])
+      if (input._tag === "request") {
+        if (!known.has(input)) deciding.push(input)
+        continue
       }
-      deciding.push(input)
+      const id = messageId(input)
+      if (seen.has(id)) {
+        this.repeated.add(input)
+        continue
+      }
+      seen.add(id)
+      if (input._tag === "message" && !known.has(input)) {
+        const bucket = bucketOf(id, nowMs, environment.window)
+        if (bucket !== "outside-window") {
+          this.claims.push({ id, bucket })
+          if (input.redrive) this.unpark.push(id)
+          if (input.handler.ordered && !input.redrive) this.orderedKeys.push([input.record.topic, input.envelope.key])
+          deciding.push(input)
+          continue
+        }
+        this.outside.add(input)
+      }
+      if (!input.redrive) this.parking.push(id)
     }
     this.deciding = deciding
   }
@@ -365,7 +383,7 @@ class Pass {
   }
 
   /** Decides all inputs in order. Stops before one that needs rows which an earlier one of this pass only just named. */
-  decide(transaction: Pick<Transaction, "now" | "claimed" | "parkedKeys">): void {
+  decide(transaction: Pick<Transaction, "now" | "claimed" | "settled" | "parkedKeys">): void {
     const behind = new Set(transaction.parkedKeys)
     for (const input of this.inputs) {
       const outcome = this.decideOne(input, transaction, behind)
@@ -376,9 +394,11 @@ class Pass {
 
   private decideOne(
     input: Input,
-    transaction: Pick<Transaction, "now" | "claimed">,
+    transaction: Pick<Transaction, "now" | "claimed" | "settled">,
     behind: Set<string>
   ): Outcome | "cut" {
+    if (input._tag !== "request" && (this.repeated.has(input) || transaction.settled.has(messageId(input))))
+      return { _tag: "duplicate" }
     if (input._tag === "unreadable") return this.park(input.letter, behind)
     const fault = this.known.get(input)
     if (fault !== undefined) {
@@ -389,7 +409,7 @@ class Pass {
     if (input._tag === "message") {
       const detail = `id ${input.envelope.id} is dated outside the window in which its claim could be kept`
       if (this.outside.has(input)) return this.park(letterOf(input, { reason: "outside-window", detail }), behind)
-      if (this.repeated.has(input) || !transaction.claimed.has(input.envelope.id)) return { _tag: "duplicate" }
+      if (!transaction.claimed.has(input.envelope.id)) return { _tag: "duplicate" }
       const lane = parkedKey(input.record.topic, input.envelope.key)
       if (input.handler.ordered && !input.redrive && behind.has(lane)) {
         const fault: Fault = { reason: "behind", detail: `an earlier message of key ${input.envelope.key} is parked` }
@@ -407,9 +427,10 @@ class Pass {
 
   private run(input: MessageInput | RequestInput, now: Date): Outcome | "cut" {
     const context: Context = { ...causeOf(input), now, newId: this.environment.newId }
+    const origin = { ...context, causation: context.type.startsWith("due ") ? null : context.id }
     try {
       const decision = input.handler.decide(this.view, input.payload, context)
-      const messages = (decision.send ?? []).map((outgoing) => toOutbox(outgoing, context, this.environment.newId))
+      const messages = (decision.send ?? []).map((outgoing) => seal(outgoing, origin, this.environment.newId))
       this.working.apply(this.putsOf(input, decision))
       this.outbox.push(...messages)
       return { _tag: "done", reply: decision.reply }
@@ -442,6 +463,9 @@ const idempotencyOf = (view: Rows<Tables>): Rows<{ keys: typeof idempotencyKeys 
   return rows as Rows<{ keys: typeof idempotencyKeys }>["keys"]
 }
 
+const messageId = (input: MessageInput | UnreadableInput): string =>
+  input._tag === "message" ? input.envelope.id : input.letter.id
+
 const causeOf = (input: MessageInput | RequestInput): Cause => (input._tag === "message" ? input.envelope : input.cause)
 
 const decisionFailed = (error: unknown): Fault => ({
@@ -457,28 +481,6 @@ const letterOf = (input: MessageInput, { reason, detail }: Fault): DeadLetter =>
   detail,
   record: input.record
 })
-
-const toOutbox = (
-  outgoing: NonNullable<Decision<Tables>["send"]>[number],
-  cause: Context,
-  newId: () => string
-): OutboxMessage => {
-  const payload = encodePayload(outgoing)
-  // The contract's key function takes the payload that was just checked against its schema.
-  const key = (outgoing.contract as unknown as { key: (payload: object) => string }).key(outgoing.payload)
-  return {
-    id: outgoing.id ?? newId(),
-    topic: outgoing.contract.topic.name,
-    key,
-    type: outgoing.contract.type,
-    payload,
-    correlation: outgoing.correlation ?? cause.correlation ?? key,
-    causation: cause.type.startsWith("due ") ? null : cause.id,
-    coordination: outgoing.coordination ?? cause.coordination,
-    traceparent: cause.traceparent,
-    schemaVersion: outgoing.contract.schemaVersion
-  }
-}
 
 /** Decodes a message's payload for its handler, or says why it can't be. */
 export const readPayload = (contract: AnyContract, json: string): ReturnType<typeof decodePayload> =>

@@ -49,7 +49,7 @@ export const writeLetters = (sql: Sql, consumer: string, letters: ReadonlyArray<
           key: key === null ? null : storable(key),
           type: type === null ? null : storable(type),
           reason,
-          detail: storable(detail).slice(0, 16_000),
+          detail: storable(detail, 16_000),
           record_key: hex(record.key),
           headers: headersToJson(record.headers),
           value: hex(record.value)

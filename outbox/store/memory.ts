@@ -106,6 +106,7 @@ const lane = (database: MemoryDatabase, turn: Semaphore.Semaphore): StoreLane =>
     return {
       now,
       claimed,
+      settled: new Set(opening.parking.filter((id) => inbox.has(id) || letters.has(id))),
       parkedKeys: new Set(
         opening.parkedKeys.map(([topic, key]) => parkedKey(topic, key)).filter((key) => parkedLanes.has(key))
       ),

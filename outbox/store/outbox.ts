@@ -2,7 +2,7 @@
  * The outbox and the inbox on their own, for a service that is not a participant: both work inside the caller's own
  * transaction, so that a message exists if and only if the change it tells of does.
  */
-import { encodePayload, type OutboxMessage, type Outgoing } from "../message.ts"
+import { seal, type Origin, type OutboxMessage, type Outgoing } from "../message.ts"
 import { bucketOf, isUuid } from "./inbox.ts"
 
 /**
@@ -35,29 +35,16 @@ export const outboxRows = (messages: ReadonlyArray<OutboxMessage>): string =>
     })
     .join(",")}]`
 
+/** A message that no other message caused. */
+const ownOrigin: Origin = { correlation: null, causation: null, coordination: "orchestration", traceparent: null }
+
 export const Outbox = {
   /**
    * Appends messages to the outbox inside the caller's transaction; they are published when it commits, and never
    * when it rolls back. Answers their ids. Throws when a payload breaks its contract: let it roll your transaction back.
    */
   append: async (transaction: OpenTransaction, messages: ReadonlyArray<Outgoing>): Promise<ReadonlyArray<string>> => {
-    const rows = messages.map((outgoing): OutboxMessage => {
-      const payload = encodePayload(outgoing)
-      // The contract's key function takes the payload that was just checked against its schema.
-      const key = (outgoing.contract as unknown as { key: (payload: object) => string }).key(outgoing.payload)
-      return {
-        id: outgoing.id ?? Bun.randomUUIDv7(),
-        topic: outgoing.contract.topic.name,
-        key,
-        type: outgoing.contract.type,
-        payload,
-        correlation: outgoing.correlation ?? key,
-        causation: null,
-        coordination: outgoing.coordination ?? "orchestration",
-        traceparent: null,
-        schemaVersion: outgoing.contract.schemaVersion
-      }
-    })
+    const rows = messages.map((outgoing) => seal(outgoing, ownOrigin, () => Bun.randomUUIDv7()))
     if (rows.length > 0) await transaction.unsafe(appendStatement, [outboxRows(rows)], { prepare: true })
     return rows.map(({ id }) => id)
   }

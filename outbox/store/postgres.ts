@@ -187,10 +187,14 @@ class Lane {
   readonly begin = Effect.fnUntraced({ self: this }, function* (this: Lane, opening: Opening) {
     yield* this.connected
     const epoch = this.epoch
-    const { claims, unpark, parkedKeys, due } = opening
+    const { claims, unpark, parking, parkedKeys, due } = opening
     const opened = [this.statement("library", "begin isolation level read committed")]
     if (unpark.length > 0)
       opened.push(this.statement("library", unparkText, [opening.consumer, JSON.stringify(unpark)]))
+    const settledAt =
+      parking.length > 0
+        ? opened.push(this.statement("library", settledText, [opening.consumer, JSON.stringify(parking)])) - 1
+        : undefined
     if (parkedKeys.length > 0)
       opened.push(this.statement("library", parkedKeysText, [opening.consumer, JSON.stringify(parkedKeys)]))
     const claimAt =
@@ -208,6 +212,9 @@ class Lane {
     const transaction: Transaction = {
       now: claim?.["now"] instanceof Date ? claim["now"] : new Date(Number.NaN),
       claimed: new Set(Array.isArray(claim?.["claimed"]) ? claim["claimed"].map(String) : []),
+      settled: new Set(
+        settledAt === undefined ? [] : (results[settledAt] ?? []).map((row) => String(row["message_id"]))
+      ),
       parkedKeys: new Set(
         parkedKeys.length === 0
           ? []
@@ -343,6 +350,12 @@ const unparkText = `
   delete from dead_letters
   where consumer = $1
     and message_id in (select id::uuid from jsonb_array_elements_text($2::text::jsonb) as ids(id))`
+
+const settledText = `
+  with ids as (select id::uuid from jsonb_array_elements_text($2::text::jsonb) as ids(id))
+  select message_id from dead_letters where consumer = $1 and message_id in (select id from ids)
+  union
+  select message_id from inbox where consumer = $1 and message_id in (select id from ids)`
 
 const parkedKeysText = `
   select distinct d.topic, d.key

@@ -24,6 +24,8 @@ export interface Opening {
   readonly claims: ReadonlyArray<Claim>
   /** Parked ids to take out of the dead letters first, so that they can be claimed: a redrive. */
   readonly unpark: ReadonlyArray<string>
+  /** Ids that are to be parked without having been claimed: which of them were decided or parked before is wanted. */
+  readonly parking: ReadonlyArray<string>
   /** Keys whose parked ids are wanted, as `[topic, key]`; for handlers that keep order behind a parked message. */
   readonly parkedKeys: ReadonlyArray<readonly [topic: string, key: string]>
   /** Rows whose `due_at` has passed, oldest first; rows locked by someone else are passed over. */
@@ -63,6 +65,8 @@ export interface Transaction {
   readonly now: Date
   /** Of the claims, those that are new. */
   readonly claimed: ReadonlySet<string>
+  /** Of the opening's `parking`, those that were decided or parked before. */
+  readonly settled: ReadonlySet<string>
   /** Of the opening's `parkedKeys`, those with a parked message. */
   readonly parkedKeys: ReadonlySet<string>
   readonly due: ReadonlyArray<object>

@@ -2,7 +2,7 @@
  * A participant's decisions without a store: given these rows, when that comes, then those rows and messages.
  * As in a pass, a decision reads only rows that it touches, and all that comes and goes must fit tables and contracts.
  */
-import { encodePayload, type Outgoing } from "../message.ts"
+import { encodePayload, keyOfPayload, type Outgoing } from "../message.ts"
 import type { Decision, Participant } from "../participant.ts"
 import { keyOf, WorkingSet, type Puts, type Tables } from "../table.ts"
 
@@ -63,8 +63,7 @@ const arrivalOf = (by: Deciding, stored: Puts<Tables>, input: Input) => {
   }
   encodePayload(input)
   const { contract, payload, correlation, coordination = "orchestration" } = input
-  // the contract's key takes the payload that was just checked against its schema
-  const key = (contract as unknown as { key: (payload: object) => string }).key(payload)
+  const key = keyOfPayload(contract, payload)
   const handler = by.messages.get(contract)
   return { type: contract.type, key, correlation: correlation ?? key, coordination, handler, payload }
 }
