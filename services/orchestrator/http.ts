@@ -2,10 +2,10 @@
 import { Effect } from "effect"
 import { Hono } from "hono"
 import { OrderId } from "../shell/bounds.ts"
-import { accepted, found, newId, read, submit, waitersFor, type Edge } from "../shell/edge.ts"
+import { found, read, waitersFor, type Edge } from "../shell/edge.ts"
 import { answer } from "../shell/http.ts"
-import { NewOrder } from "../shell/new-order.ts"
-import { pathId, readBody, readPage, toPage } from "../shell/request.ts"
+import { takeOrder } from "../shell/new-order.ts"
+import { pathId, readPage, toPage } from "../shell/request.ts"
 import { StartOrder } from "./orchestrator.ts"
 import type { Queries } from "./queries.ts"
 
@@ -15,11 +15,7 @@ export const routes = Effect.fnUntraced(function* (edge: Edge, queries: Queries)
     .post(
       "/orders",
       answer(function* (c) {
-        const body = yield* readBody(c, NewOrder)
-        const coordination = body.coordination ?? "orchestration"
-        const payload = { ...body, coordination, orderId: newId() }
-        const current = yield* submit(edge, c, StartOrder, payload, { body, coordination })
-        return yield* accepted(c, { current, location: `/sagas/${current.id}`, outcomes })
+        return yield* takeOrder(edge, c, StartOrder, "/sagas", outcomes)
       })
     )
     .get(

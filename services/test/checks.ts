@@ -120,7 +120,10 @@ const outcomes: Check = ({ orders }, { plan, placed }) => {
     ...wrong,
     ...[...asked].flatMap(([id, wanted]) => {
       const due = Math.min(wanted, plan.products.find((product) => product.id === id)?.quantity ?? 0)
-      return when(approved.get(id) !== due && (approved.get(id) ?? 0) !== due, `${approved.get(id) ?? 0} of ${id} were sold, not ${due}`)
+      return when(
+        approved.get(id) !== due && (approved.get(id) ?? 0) !== due,
+        `${approved.get(id) ?? 0} of ${id} were sold, not ${due}`
+      )
     })
   ]
 }
@@ -185,7 +188,10 @@ const ledgers: Check = ({ accounts, ledger }) => {
       const gap = own.some((entry, n) => entry.position !== n + 1)
       const adds = own.every((entry, n) => entry.balance === sum(own.slice(0, n + 1).map(({ amount }) => amount)))
       return [
-        ...when(gap || own.length !== position, `the ledger of ${user_id} has gaps, or not the account's ${position} entries`),
+        ...when(
+          gap || own.length !== position,
+          `the ledger of ${user_id} has gaps, or not the account's ${position} entries`
+        ),
         ...when(!adds || own.at(-1)?.balance !== balance, `the ledger of ${user_id} does not add up to ${balance}`)
       ]
     })
@@ -213,8 +219,14 @@ const movements: Check = ({ ledger, payments }) => {
       )
     }),
     ...payments.flatMap(({ order_id, status }) => [
-      ...when((status === "PROCESSED" || status === "REFUNDED") !== paid.has(order_id), `payment ${order_id} is ${status}, its ledger says otherwise`),
-      ...when((status === "REFUNDED") !== refunded.has(order_id), `payment ${order_id} is ${status}, its refunds say otherwise`)
+      ...when(
+        (status === "PROCESSED" || status === "REFUNDED") !== paid.has(order_id),
+        `payment ${order_id} is ${status}, its ledger says otherwise`
+      ),
+      ...when(
+        (status === "REFUNDED") !== refunded.has(order_id),
+        `payment ${order_id} is ${status}, its refunds say otherwise`
+      )
     ])
   ]
 }
@@ -251,7 +263,9 @@ const histories: Check = ({ orders, history }) => {
       const inTurn = first?.status === "CREATED" && second?.status === status && first.at < second.at
       return when(own.length !== 2 || !inTurn, `order ${id} is ${status}, its history is: ${found.join(", ")}`)
     }),
-    ...[...entries.keys()].flatMap((id) => when(!orders.some((order) => order.id === id), `${id} has a history and no order`))
+    ...[...entries.keys()].flatMap((id) =>
+      when(!orders.some((order) => order.id === id), `${id} has a history and no order`)
+    )
   ]
 }
 
@@ -264,7 +278,10 @@ const sagas: Check = ({ orders, sagas }) => {
       const due = status === "APPROVED" ? "COMPLETED" : "COMPENSATED"
       return [
         ...when(saga?.state !== due, `order ${id} is ${status}, its saga is ${saga?.state ?? "not there"}`),
-        ...when(saga !== undefined && (saga.due_at !== null || saga.ended_at === null), `saga ${id} still waits for something`)
+        ...when(
+          saga !== undefined && (saga.due_at !== null || saga.ended_at === null),
+          `saga ${id} still waits for something`
+        )
       ]
     }),
     ...sagas.flatMap(({ id }) => when(!orders.some((order) => order.id === id), `saga ${id} has no order`)),
@@ -317,8 +334,7 @@ export const undelivered = (
 }
 
 /** Nothing was put aside. */
-const letters: Check = ({ letters }) =>
-  letters.map(({ consumer, id, reason }) => `${consumer} parked ${id}: ${reason}`)
+const letters: Check = ({ letters }) => letters.map(({ consumer, id, reason }) => `${consumer} parked ${id}: ${reason}`)
 
 /** What lies on the topics is what the outboxes hold, all of it, and what a test put there and said so. */
 const records: Check = ({ outbox, records }) => {

@@ -187,15 +187,17 @@ export const persistently = async (send: () => Promise<Answer>): Promise<Answer>
 
 /** Makes the plan's products and users, and tells the carrier what it refuses. */
 export const prepare = async (stack: Stack, plan: Plan): Promise<void> => {
-  const make = async (url: string, body: { readonly id: string }): Promise<void> => {
-    const { status, body: said } = await persistently(() => post(url, body, { "idempotency-key": body.id }))
+  const make = async (url: string, body: Stocked | Account, more: object): Promise<void> => {
+    const { status, body: said } = await persistently(() =>
+      post(url, { ...body, ...more, name: body.id }, { "idempotency-key": body.id })
+    )
     if (status !== 201) throw new Error(`${url} answered ${status} ${JSON.stringify(said)}`)
   }
   const shipments = stack.database("shipments")
   await Promise.all([
-    ...plan.products.map((product) => make(`${stack.service("product").url}/products`, { ...product, name: product.id })),
+    ...plan.products.map((product) => make(`${stack.service("product").url}/products`, product, {})),
     ...plan.accounts.map((account) =>
-      make(`${stack.service("user").url}/users`, { ...account, name: account.id, email: `${account.id}@example.org` })
+      make(`${stack.service("user").url}/users`, account, { email: `${account.id}@example.org` })
     ),
     ...plan.refused.map(
       (id) => shipments`insert into carrier_refusals (product_id, reason) values (${id}, 'too heavy')`
@@ -217,7 +219,8 @@ export const place = async (stack: Stack, { entry, key, body, posts }: Planned):
     })
   )
   const [id, ...others] = ids
-  if (id === undefined || others.length > 0) throw new Error(`${key} was answered with the orders ${[...ids].join(", ")}`)
+  if (id === undefined || others.length > 0)
+    throw new Error(`${key} was answered with the orders ${[...ids].join(", ")}`)
   return id
 }
 

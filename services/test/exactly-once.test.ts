@@ -1,0 +1,182 @@
+/** Exactly-once effect on the real stack: whatever is delivered again, lost on the way or killed, each order counts once. */
+import { expect, setDefaultTimeout } from "bun:test"
+import { connectorNames } from "../../connectors/apply.ts"
+import { SERVICE_NAMES, type ServiceName } from "../../stack/supervise.ts"
+import { until } from "../../stack/wait.ts"
+import { placeAll, planOf, prepare } from "./orders.ts"
+import { connector, counter, onStack, useStack, type Stack } from "./stack.ts"
+import { askedAgain, echo, type Taped } from "./tape.ts"
+import { expectExactlyOnce, groups, quiet, readSeen, readState, subscribers } from "./world.ts"
+
+setDefaultTimeout(180_000)
+useStack()
+
+const orderCount = 300
+const countsWithinMs = 30_000
+
+/** Those of the records that a participant handles. */
+const handledBy = (name: ServiceName, records: ReadonlyArray<Taped>): ReadonlyArray<Taped> => {
+  const types = new Set(
+    subscribers.filter(({ consumer }) => consumer === name).map(({ topic, type }) => `${topic} ${type}`)
+  )
+  return records.filter(({ topic, type }) => types.has(`${topic} ${type}`))
+}
+
+/** How many of the records each participant handles. */
+const handledOf = (records: ReadonlyArray<Taped>): ReadonlyMap<ServiceName, number> =>
+  new Map(SERVICE_NAMES.map((name) => [name, handledBy(name, records).length]))
+
+const countersOf = async (stack: Stack, name: string): Promise<ReadonlyMap<ServiceName, number>> =>
+  new Map(
+    await Promise.all(
+      SERVICE_NAMES.map(async (service) => [service, await counter(stack.service(service), name)] as const)
+    )
+  )
+
+/** Every participant counted at least as many as it was given, since the counters were `before`. */
+const expectCounted = async (
+  stack: Stack,
+  name: string,
+  given: ReadonlyMap<ServiceName, number>,
+  before: ReadonlyMap<ServiceName, number> = new Map()
+): Promise<void> => {
+  await until(`${name} counted`, countsWithinMs, async () => {
+    const counted = await countersOf(stack, name)
+    const less = [...given].filter(
+      ([service, count]) => (counted.get(service) ?? 0) - (before.get(service) ?? 0) < count
+    )
+    if (less.length > 0)
+      throw new Error(less.map(([service, count]) => `${service}: ${counted.get(service)} of ${count}`).join(", "))
+    return true
+  })
+  for (const [service, count] of given) expect([service, count > 0]).toEqual([service, true])
+}
+
+onStack("every record of every topic is there twice, byte for byte", async (stack) => {
+  const plan = planOf("twice", orderCount, 1)
+  const before = await countersOf(stack, "duplicates")
+  const echoing = echo(stack.tape, (record) => record)
+  await prepare(stack, plan)
+
+  const { placed, done } = placeAll(stack, plan.orders)
+  await done
+  await expectExactlyOnce(stack, plan, placed)
+  const copied = await echoing.stop()
+
+  await expectExactlyOnce(stack, plan, placed)
+  await expectCounted(stack, "duplicates", handledOf(copied), before)
+})
+
+onStack("consumer groups go back to the first record", async (stack) => {
+  const plan = planOf("rewound", orderCount, 2)
+  await prepare(stack, plan)
+
+  const { placed, done, reached } = placeAll(stack, plan.orders)
+  await reached(orderCount / 2)
+  await Promise.all(SERVICE_NAMES.map((name) => stack.service(name).stop()))
+  await stack.tape.caughtUp()
+  const decided = new Set((await readSeen(stack)).map(({ consumer, id }) => `${consumer} ${id}`))
+  const again = new Map(
+    SERVICE_NAMES.map((name) => [
+      name,
+      handledBy(name, stack.tape.records).filter(({ id }) => decided.has(`${name} ${id}`)).length
+    ])
+  )
+  await stack.tape.admin((admin) =>
+    Promise.all(
+      groups.flatMap(({ group, topics }) =>
+        topics.map((topic) => admin.resetOffsets({ groupId: group, topic, earliest: true }))
+      )
+    )
+  )
+  await Promise.all(SERVICE_NAMES.map((name) => stack.service(name).restart()))
+  await done
+
+  await expectExactlyOnce(stack, plan, placed)
+  await expectCounted(stack, "duplicates", again)
+})
+
+onStack("connectors lose their offsets and publish what the outboxes hold again", async (stack) => {
+  const plan = planOf("replayed", orderCount, 3)
+  await prepare(stack, plan)
+  const before = await countersOf(stack, "duplicates")
+
+  const { placed, done, reached } = placeAll(stack, plan.orders)
+  await reached(orderCount / 2)
+  await stack.tape.caughtUp()
+  const ids = new Set<string>()
+  const published = stack.tape.records.filter(({ id, injected }) => !injected && ids.size !== ids.add(id).size)
+  const from = stack.tape.records.length
+  await Promise.all(
+    connectorNames().map(async (name) => {
+      await connector(stack, name, "PUT", "stop")
+      await until(`connector ${name} stopped`, countsWithinMs, async () =>
+        (await connector(stack, name, "GET", "status")).includes('"state":"STOPPED"')
+      )
+      await connector(stack, name, "DELETE", "offsets")
+      await connector(stack, name, "PUT", "resume")
+    })
+  )
+  await done
+
+  await until("all of it published again", 60_000, () => {
+    const again = new Set(stack.tape.records.slice(from).map(({ id }) => id))
+    return published.every(({ id }) => again.has(id))
+  })
+  await expectExactlyOnce(stack, plan, placed)
+  await expectCounted(stack, "duplicates", handledOf(published), before)
+})
+
+onStack(
+  "every command is asked again under a new id, while its order is open and after it has ended",
+  async (stack) => {
+    const plan = planOf("asked", orderCount, 4)
+    const isCommand = ({ topic }: Taped): boolean => topic.endsWith("-commands")
+    await prepare(stack, plan)
+    const asking = echo(stack.tape, (record) => (isCommand(record) ? askedAgain(record) : undefined))
+
+    const { placed, done } = placeAll(stack, plan.orders)
+    await done
+    await expectExactlyOnce(stack, plan, placed)
+    await asking.stop()
+    await expectExactlyOnce(stack, plan, placed)
+    const state = await readState(stack)
+    const before = await countersOf(stack, "messages")
+    const commands = stack.tape.records.filter(
+      (record) => isCommand(record) && !record.injected && placed.has(record.key?.toString() ?? "")
+    )
+    await stack.tape.produce(commands.map(askedAgain))
+    await quiet(stack)
+
+    await expectExactlyOnce(stack, plan, placed)
+    expect(await readState(stack)).toEqual(state)
+    const given = new Map([...handledOf(commands)].filter(([, count]) => count > 0))
+    expect([...given.keys()].sort()).toEqual(["order", "payment", "product", "shipment"])
+    await expectCounted(stack, "messages", given, before)
+  }
+)
+
+onStack("each process is killed and started again while orders flow", async (stack) => {
+  const plan = planOf("killed", orderCount, 5)
+  await prepare(stack, plan)
+  const { postgres, kafka, connect } = stack.engines
+  const { placed, done, reached } = placeAll(stack, plan.orders, 8)
+  let due = 0
+  const moreOrders = (): Promise<void> => reached((due += 25))
+
+  for (const engine of [postgres, connect, kafka]) {
+    await moreOrders()
+    await engine.kill()
+    await engine.restart()
+  }
+  const restarts: Array<Promise<void>> = []
+  for (const name of SERVICE_NAMES) {
+    await moreOrders()
+    await stack.service(name).kill9()
+    restarts.push(stack.service(name).restart())
+  }
+  await Promise.all(restarts)
+  await done
+
+  await expectExactlyOnce(stack, plan, placed)
+})

@@ -1,0 +1,211 @@
+/** Reads what the checks look at, from the six databases and the topics, and waits until nothing moves any more. */
+import { expect } from "bun:test"
+import { Saga, type Sql } from "oncebox"
+import { order, orders, ordersHistory } from "../order/order.ts"
+import { orchestrator, placeOrder } from "../orchestrator/orchestrator.ts"
+import { accounts, ledger, payment, payments } from "../payment/payment.ts"
+import { product, products, reservations } from "../product/product.ts"
+import { shipment, shipments } from "../shipment/shipment.ts"
+import { user, users } from "../user/user.ts"
+import { SERVICE_NAMES, SERVICES } from "../../stack/supervise.ts"
+import { text, until } from "../../stack/wait.ts"
+import { violations, type Expected, type Seen, type Subscriber, type World } from "./checks.ts"
+import type { Plan, Planned } from "./orders.ts"
+import type { Stack } from "./stack.ts"
+import { partitionOf } from "./tape.ts"
+
+const participants = [user, product, order, orchestrator, payment, shipment]
+
+/** Who handles what, as the participants themselves declare it. */
+export const subscribers: ReadonlyArray<Subscriber> = participants.flatMap(({ name, messages }) =>
+  [...messages.keys()].map(({ topic, type }) => ({ consumer: name, topic: topic.name, type }))
+)
+
+/** The participants' consumer groups and what they read. */
+export const groups: ReadonlyArray<{ readonly group: string; readonly topics: ReadonlyArray<string> }> =
+  participants.map(({ name, topics }) => ({ group: name, topics: topics.map((topic) => topic.name) }))
+
+interface Readable<Row extends object> {
+  readonly name: string
+  readonly columns: ReadonlyArray<string>
+  readonly decode: (row: unknown) => Row
+}
+
+const rowsOf = async <Row extends object>(sql: Sql, table: Readable<Row>): Promise<ReadonlyArray<Row>> =>
+  (await sql`select ${sql([...table.columns])} from ${sql(table.name)}`).map((row) => table.decode(row))
+
+/** Every row of the services' own tables. */
+const readRows = async (stack: Stack) => {
+  const inOrders = stack.database("orders")
+  const inProducts = stack.database("products")
+  const inPayments = stack.database("payments")
+  const inSagas = stack.database("sagas")
+  const [a, b, c, d, e, f, g, h, i, j, k] = await Promise.all([
+    rowsOf(inOrders, orders),
+    rowsOf(inOrders, ordersHistory),
+    rowsOf(inProducts, products),
+    rowsOf(inProducts, reservations),
+    rowsOf(inPayments, accounts),
+    rowsOf(inPayments, payments),
+    rowsOf(inPayments, ledger),
+    rowsOf(stack.database("users"), users),
+    rowsOf(stack.database("shipments"), shipments),
+    rowsOf(inSagas, Saga.tables.sagas),
+    rowsOf(inSagas, Saga.tables.saga_log)
+  ])
+  return {
+    orders: a,
+    history: b,
+    products: c,
+    reservations: d,
+    accounts: e,
+    payments: f,
+    ledger: g,
+    users: h,
+    shipments: i,
+    sagas: j,
+    sagaLog: k
+  }
+}
+
+/** A message of an outbox, and whose it is. */
+interface Stored {
+  readonly id: string
+  readonly topic: string
+  readonly type: string
+  readonly key: string
+  readonly correlation: string
+}
+
+const readMessages = async (stack: Stack) => {
+  const databases = await Promise.all(
+    SERVICE_NAMES.map(async (name) => {
+      const sql = stack.database(SERVICES[name].database)
+      const [outbox, inbox, letters] = await Promise.all([
+        sql<Array<Stored>>`select id, topic, type, key, correlation from outbox`,
+        sql<Array<Seen>>`select consumer, message_id as id from inbox`,
+        sql<Array<Seen & { key: string; reason: string }>>`
+          select consumer, message_id as id, coalesce(key, '') as key, reason || ' ' || detail as reason
+          from dead_letters`
+      ])
+      return { outbox: [...outbox], inbox: [...inbox], letters: [...letters] }
+    })
+  )
+  return {
+    outbox: databases.flatMap(({ outbox }) => outbox),
+    inbox: databases.flatMap(({ inbox }) => inbox),
+    letters: databases.flatMap(({ letters }) => letters)
+  }
+}
+
+/** What each participant has decided, or put aside, so far. */
+export const readSeen = async (stack: Stack): Promise<ReadonlyArray<Seen>> => {
+  const { inbox, letters } = await readMessages(stack)
+  return [...inbox, ...letters]
+}
+
+/** Whether rows and messages of an order, a user or a product belong to a plan. */
+const ownedBy = async (stack: Stack, { prefix }: Plan, placed: ReadonlyMap<string, Planned>) => {
+  const like = `${prefix.replaceAll("_", "\\_")}%`
+  const started = await stack.database("sagas")<Array<{ id: string }>>`
+    select id from sagas where data ->> 'userId' like ${like}`
+  const created = await stack.database("orders")<
+    Array<{ id: string }>
+  >`select id from orders where user_id like ${like}`
+  const ids = new Set([...placed.keys(), ...[...started, ...created].map(({ id }) => id)])
+  return (id: string): boolean => ids.has(id) || id.startsWith(prefix)
+}
+
+/** Everything of one plan. */
+export const readWorld = async (stack: Stack, plan: Plan, placed: ReadonlyMap<string, Planned>): Promise<World> => {
+  await stack.tape.caughtUp()
+  const owned = await ownedBy(stack, plan, placed)
+  const [rows, { outbox, inbox, letters }] = await Promise.all([readRows(stack), readMessages(stack)])
+  const sent = outbox.filter(({ key, correlation }) => owned(key) || owned(correlation))
+  return {
+    orders: rows.orders.filter(({ id }) => owned(id)),
+    history: rows.history.filter(({ order_id }) => owned(order_id)),
+    products: rows.products.filter(({ id }) => owned(id)),
+    reservations: rows.reservations.filter(({ order_id }) => owned(order_id)),
+    accounts: rows.accounts.filter(({ user_id }) => owned(user_id)),
+    payments: rows.payments.filter(({ order_id }) => owned(order_id)),
+    ledger: rows.ledger.filter(({ user_id }) => owned(user_id)),
+    users: rows.users.filter(({ id }) => owned(id)),
+    shipments: rows.shipments.filter(({ order_id }) => owned(order_id)),
+    sagas: rows.sagas.filter(({ id, data }) => owned(id) || owned(placeOrder.decode(data).userId)),
+    sagaLog: rows.sagaLog.filter(({ saga_id }) => owned(saga_id)),
+    outbox: sent,
+    inbox,
+    letters: letters.filter(({ key }) => owned(key)),
+    records: stack.tape.records.filter(({ key }) => owned(key?.toString() ?? ""))
+  }
+}
+
+/** The rows of the services' tables, in an order of their own: what a repetition must not change. */
+export const readState = async (stack: Stack): Promise<Readonly<Record<string, ReadonlyArray<string>>>> =>
+  Object.fromEntries(
+    Object.entries(await readRows(stack)).map(([table, rows]) => [table, rows.map((row) => JSON.stringify(row)).sort()])
+  )
+
+const settlesWithinMs = 90_000
+
+/** Returns when these orders have ended. */
+export const ended = (stack: Stack, placed: ReadonlyMap<string, Planned>): Promise<void> =>
+  until("every order ended", settlesWithinMs, async () => {
+    const open = await stack.database("orders")<Array<{ id: string; status: string }>>`
+      select id, status
+      from orders
+      where id = any(array(select id::uuid from jsonb_array_elements_text(${JSON.stringify([...placed.keys()])}::text::jsonb) as ids(id)))
+        and status in ('APPROVED', 'REJECTED')`
+    if (open.length < placed.size)
+      throw new Error(`${placed.size - open.length} of ${placed.size} orders are still open`)
+    return true
+  })
+
+/**
+ * Returns when all that the outboxes hold lies on the topics and all that lies there was consumed. Nothing moves then
+ * but timers and new requests: the outboxes are read last, so what a pass sent before it let go of its offsets is in it.
+ */
+export const quiet = (stack: Stack): Promise<void> =>
+  until("quiet", settlesWithinMs, async () => {
+    const ends = await stack.tape.caughtUp()
+    const behind = await stack.tape.admin(async (admin) => {
+      const lags = await Promise.all(
+        groups.map(async ({ group, topics }) =>
+          (await admin.fetchOffsets({ groupId: group, topics: [...topics] })).flatMap(({ topic, partitions }) =>
+            partitions.flatMap(({ partition, offset }) => {
+              const end = ends.get(partitionOf({ topic, partition })) ?? 0n
+              return BigInt(offset) >= end || end === 0n
+                ? []
+                : [`${group} at ${offset} of ${end} of ${topic}/${partition}`]
+            })
+          )
+        )
+      )
+      return lags.flat()
+    })
+    if (behind.length > 0) throw new Error(behind.slice(0, 5).join("; "))
+    const published = new Set(stack.tape.records.map(({ id }) => id))
+    const { outbox } = await readMessages(stack)
+    const missing = outbox.filter(({ id }) => !published.has(id))
+    if (missing.length > 0)
+      throw new Error(`${missing.length} messages are not on their topics, such as ${missing[0]?.type}`)
+    const now = await stack.tape.caughtUp()
+    return [...now].every(([partition, end]) => ends.get(partition) === end)
+  })
+
+/** Waits for the orders' ends and for quiet, and holds all checks against what is there then. */
+export const expectExactlyOnce = async (
+  stack: Stack,
+  plan: Plan,
+  placed: ReadonlyMap<string, Planned>
+): Promise<World> => {
+  // what is wrong is told by the checks, in more words
+  await ended(stack, placed).catch((cause: unknown) => console.error(text(cause)))
+  await quiet(stack)
+  const world = await readWorld(stack, plan, placed)
+  const expected: Expected = { plan, placed, subscribers }
+  expect(violations(world, expected)).toEqual({})
+  expect(placed.size).toBe(plan.orders.length)
+  return world
+}
