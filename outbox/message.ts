@@ -174,11 +174,13 @@ export type Origin = Pick<Envelope, "causation" | "coordination" | "traceparent"
   readonly correlation: string | null
 }
 
-/** A message ready for the outbox. Throws when its payload breaks its contract or is too long. */
+/** A message ready for the outbox. Throws when its payload breaks its contract, or when that or its key is too long. */
 export const seal = (outgoing: Outgoing, origin: Origin, newId: () => string): OutboxMessage => {
   const { contract } = outgoing
   const payload = encodePayload(outgoing)
   const key = keyOfPayload(contract, outgoing.payload)
+  if (key.length > maxKeyLength)
+    throw new Error(`${contract.type} has a key of ${key.length} characters, more than the ${maxKeyLength} it may have`)
   return {
     id: outgoing.id ?? newId(),
     topic: contract.topic.name,

@@ -5,32 +5,37 @@
  * a redrive decides it exactly once. A copy on `<topic>.dead` tells the world; it is for eyes, not for redriving.
  */
 import type { BrokerRecord } from "../broker/broker.ts"
-import type { OutboxMessage } from "../message.ts"
+import { maxKeyLength, type OutboxMessage } from "../message.ts"
 import type { DeadLetter } from "../store/store.ts"
 
-/** The longest value, in bytes, of which a copy is whole: base64 makes it 64 kB. */
-const maxCopiedBytes = 48_000
+/** The bound of a copy in bytes. A topic and Debezium add a few of their own. */
+const maxCopyBytes = 65_000
 
 /** The record that announces a parked message on `<topic>.dead`. */
 export const deadLetterCopy = (letter: DeadLetter, consumer: string, id: string): OutboxMessage => {
   const value = letter.record.value ?? new Uint8Array()
+  const key = letter.key === null ? letter.id : storable(letter.key, maxKeyLength)
+  const payload = (copied: Uint8Array): string =>
+    JSON.stringify({
+      consumer,
+      messageId: letter.id,
+      type: letter.type === null ? null : storable(letter.type, maxKeyLength),
+      reason: letter.reason,
+      detail: storable(letter.detail, 4_000),
+      partition: letter.record.partition,
+      offset: String(letter.record.offset),
+      value: Buffer.from(copied).toString("base64"),
+      valueBytes: value.length
+    })
+  const room = maxCopyBytes - Buffer.byteLength(payload(new Uint8Array()))
   return {
     id,
     topic: `${letter.record.topic}.dead`,
-    key: letter.key ?? letter.id,
+    key,
     type: "DeadLetter",
-    payload: JSON.stringify({
-      consumer,
-      messageId: letter.id,
-      type: letter.type,
-      reason: letter.reason,
-      detail: storable(letter.detail).slice(0, 4_000),
-      partition: letter.record.partition,
-      offset: String(letter.record.offset),
-      value: Buffer.from(value.subarray(0, maxCopiedBytes)).toString("base64"),
-      valueBytes: value.length
-    }),
-    correlation: letter.key ?? letter.id,
+    // base64 makes four bytes of three
+    payload: payload(value.subarray(0, Math.floor(room / 4) * 3)),
+    correlation: key,
     causation: letter.id,
     coordination: "orchestration",
     traceparent: null,
@@ -38,8 +43,9 @@ export const deadLetterCopy = (letter: DeadLetter, consumer: string, id: string)
   }
 }
 
-/** Text that Postgres can hold: U+0000 becomes the replacement character. */
-export const storable = (text: string): string => text.replaceAll("\u0000", "\uFFFD")
+/** Text that Postgres can hold, cut to a length: U+0000 and halves of surrogate pairs become the replacement character. */
+export const storable = (text: string, length = Number.MAX_SAFE_INTEGER): string =>
+  text.slice(0, length).replaceAll("\u0000", "\uFFFD").toWellFormed()
 
 /**
  * An id for a record that brought none that can be used: a UUIDv8 (RFC 9562, section 5.8) of what the record is,
@@ -53,7 +59,9 @@ export const idOfRecord = (record: BrokerRecord): string => {
   }
   part("topic", record.topic)
   part("key", record.key)
-  for (const [name, values] of Object.entries(record.headers)) {
+  // in an order of their own: what the dead letters give back has lost the record's
+  const headers = Object.entries(record.headers).map(([name, values]) => [storable(name), values] as const)
+  for (const [name, values] of headers.toSorted(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0))) {
     for (const value of [values].flat()) if (value !== undefined) part(name, value)
   }
   part("value", record.value)

@@ -2,8 +2,8 @@
  * From a record on a topic to what the pass takes: a message for its handler, something unreadable to be parked, or
  * nothing, when the type is known and simply not ours.
  */
-import { Coordination, type Topic } from "../message.ts"
-import { idOfRecord } from "../delivery/dead-letter.ts"
+import { Coordination, maxKeyLength, type Topic } from "../message.ts"
+import { idOfRecord, storable } from "../delivery/dead-letter.ts"
 import { isUuid } from "../store/inbox.ts"
 import { readPayload, type MessageInput, type UnreadableInput } from "../pass.ts"
 import type { BrokerRecord } from "../broker/broker.ts"
@@ -56,10 +56,11 @@ export const readRecord = (
   const key = textOf(record.key)
   const park = (reason: ParkReason, detail: string): UnreadableInput => ({
     _tag: "unreadable",
+    redrive,
     letter: {
       id: id !== undefined && isUuid(id) ? id : idOfRecord(record),
       type: type ?? null,
-      key: key ?? null,
+      key: key === undefined ? null : storable(key, maxKeyLength),
       reason,
       detail,
       record
@@ -79,6 +80,8 @@ export const readRecord = (
   if (id === undefined || !isUuid(id))
     return park("unreadable", "header id is missing, repeated or not a lower-case UUID")
   if (key === undefined) return park("unreadable", "the record has no key that is UTF-8")
+  if (key !== storable(key, maxKeyLength))
+    return park("unreadable", `the record's key is longer than ${maxKeyLength} characters or holds U+0000`)
   const correlation = headerOf(record, "correlation")
   if (correlation === undefined) return park("unreadable", "header correlation is missing, repeated or not plain text")
   const coordination = headerOf(record, "coordination")

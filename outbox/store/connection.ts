@@ -16,12 +16,22 @@ export interface ConnectionOptions {
   readonly database: string
   readonly username: string
   readonly password: Redacted.Redacted<string>
+  /** Other bounds than the usual ones. */
+  readonly bounds?: Partial<Bounds>
 }
 
-/** Bounds of a lane's transaction, all below a consumer group's session timeout: a stalled pass must not outlive its group. */
-export const transactionTimeoutMs = 10_000
-const lockTimeoutMs = 5_000
-const idleInTransactionTimeoutMs = 5_000
+/** Bounds in milliseconds, all below a consumer group's session timeout: a stalled pass must not outlive its group. */
+export interface Bounds {
+  readonly transactionMs: number
+  readonly lockMs: number
+  readonly idleInTransactionMs: number
+  /** How long an answer may take. Postgres ends a transaction before this: it takes a connection that is dead. */
+  readonly answerMs: number
+}
+
+const usualBounds: Bounds = { transactionMs: 10_000, lockMs: 5_000, idleInTransactionMs: 5_000, answerMs: 15_000 }
+
+export const boundsOf = (options: ConnectionOptions): Bounds => ({ ...usualBounds, ...options.bounds })
 
 /** Opens `max` connections at most, as they are needed. `onClose` is told of each connection that ended. */
 export const connect = (
@@ -34,8 +44,9 @@ export const connect = (
     /** Settings of the session, over the bounds above. */
     readonly session?: Readonly<Record<string, string | number>>
   }
-): Sql =>
-  postgres({
+): Sql => {
+  const bounds = boundsOf(options)
+  return postgres({
     host: options.host,
     port: options.port,
     database: options.database,
@@ -55,13 +66,14 @@ export const connect = (
     },
     connection: {
       application_name: use.name,
-      transaction_timeout: transactionTimeoutMs,
-      lock_timeout: lockTimeoutMs,
-      idle_in_transaction_session_timeout: idleInTransactionTimeoutMs,
+      transaction_timeout: bounds.transactionMs,
+      lock_timeout: bounds.lockMs,
+      idle_in_transaction_session_timeout: bounds.idleInTransactionMs,
       ...(use.readOnly === true ? { default_transaction_read_only: true } : {}),
       ...use.session
     }
   })
+}
 
 export const uniqueViolation = "23505"
 export const checkViolation = "23514"

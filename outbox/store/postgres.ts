@@ -6,13 +6,13 @@
  * writes are sent only while the connection that began is still the one in use, together with their COMMIT, so that
  * none of them can run by itself on a new connection.
  */
-import { Effect, Layer, Scope } from "effect"
+import { Effect, Layer } from "effect"
 import {
   connect,
   checkViolation,
   failureOf,
   inFailedTransaction,
-  transactionTimeoutMs,
+  boundsOf,
   uniqueViolation,
   type ConnectionOptions,
   type Sql
@@ -40,7 +40,10 @@ export const layerPostgres = (options: ConnectionOptions, name: string): Layer.L
   Layer.effect(
     Store,
     Effect.gen(function* () {
-      const pool = yield* scopedPool(options, `${name} store`)
+      const pool = yield* Effect.acquireRelease(
+        Effect.sync(() => new Pool(options, `${name} store`)),
+        (opened) => Effect.promise(() => opened.close())
+      )
       const window = yield* preparePartitions(pool)
       // three slots stand ahead, so a quarter of a slot is early enough; an hour keeps it out of the way
       const pause = Math.max(250, Math.min(window.slotMs / 4, 3_600_000))
@@ -48,41 +51,68 @@ export const layerPostgres = (options: ConnectionOptions, name: string): Layer.L
       return Store.of({
         window,
         lane: (laneName, tables) => openLane(options, `${name} ${laneName}`, tables, pool),
-        deadLetters: (consumer, filter) => attempt(() => readLetters(pool, consumer, filter)),
+        deadLetters: (consumer, filter) => pool.use((sql) => readLetters(sql, consumer, filter)),
         nextDue: (table) =>
-          attempt(async () => {
-            const [row] = await pool<
+          pool.use(async (sql) => {
+            const [row] = await sql<
               Array<{ due_at: Date | null }>
-            >`select min(due_at) as due_at from ${pool(table.name)}`
+            >`select min(due_at) as due_at from ${sql(table.name)}`
             return row?.due_at ?? null
           })
       })
     })
   )
 
-const scopedPool = (options: ConnectionOptions, name: string): Effect.Effect<Sql, never, Scope.Scope> =>
-  Effect.acquireRelease(
-    Effect.sync(() => connect(options, { name, max: 2 })),
-    (sql) => Effect.promise(() => sql.end({ timeout: 2 }))
-  )
+/** The connections for what is not a lane's work. */
+class Pool {
+  private sql: Sql
 
-const attempt = <A>(run: () => Promise<A>): Effect.Effect<A, StoreUnavailable> =>
-  Effect.tryPromise({ try: run, catch: unavailable }).pipe(
-    Effect.timeoutOrElse({
-      duration: transactionTimeoutMs,
-      orElse: () => Effect.fail(new StoreUnavailable({ message: "the database did not answer in time" }))
+  constructor(
+    private readonly options: ConnectionOptions,
+    private readonly name: string
+  ) {
+    this.sql = this.open()
+  }
+
+  private open(): Sql {
+    return connect(this.options, { name: this.name, max: 2 })
+  }
+
+  close(): Promise<void> {
+    return this.sql.end({ timeout: 2 })
+  }
+
+  use<A>(run: (sql: Sql) => Promise<A>): Effect.Effect<A, StoreUnavailable> {
+    return Effect.suspend(() => {
+      const { sql } = this
+      return Effect.tryPromise({ try: () => run(sql), catch: unavailable }).pipe(
+        Effect.timeoutOrElse({
+          duration: boundsOf(this.options).answerMs,
+          orElse: () => {
+            // a connection that answers nothing would take the next queries too
+            if (this.sql === sql) {
+              void sql.end({ timeout: 0 })
+              this.sql = this.open()
+            }
+            return Effect.fail(notAnswered())
+          }
+        })
+      )
     })
-  )
+  }
+}
+
+const notAnswered = () => new StoreUnavailable({ message: "the database did not answer in time" })
 
 const unavailable = (error: unknown): StoreUnavailable => {
   const { code, message } = failureOf(error)
   return new StoreUnavailable({ message: `${code}: ${message}`, cause: error })
 }
 
-const preparePartitions = (pool: Sql): Effect.Effect<InboxWindow, StoreUnavailable> =>
-  attempt(async () => {
-    await pool`select oncebox_prepare_partitions()`
-    const [settings] = await pool<
+const preparePartitions = (pool: Pool): Effect.Effect<InboxWindow, StoreUnavailable> =>
+  pool.use(async (sql) => {
+    await sql`select oncebox_prepare_partitions()`
+    const [settings] = await sql<
       Array<{ slot_ms: number; inbox_slots: number }>
     >`select slot_ms, inbox_slots from oncebox_settings`
     if (settings === undefined) throw new Error("oncebox_settings is empty: run the library's migrations")
@@ -93,15 +123,17 @@ const openLane = Effect.fnUntraced(function* (
   options: ConnectionOptions,
   name: string,
   tables: ReadonlyArray<AnyTable>,
-  pool: Sql
+  pool: Pool
 ) {
-  const statements = yield* attempt(() => statementsOf(pool, tables)).pipe(
-    Effect.flatMap((found) =>
-      "missing" in found
-        ? Effect.fail(new StoreUnavailable({ message: found.missing }))
-        : Effect.succeed(found.statements)
+  const statements = yield* pool
+    .use((sql) => statementsOf(sql, tables))
+    .pipe(
+      Effect.flatMap((found) =>
+        "missing" in found
+          ? Effect.fail(new StoreUnavailable({ message: found.missing }))
+          : Effect.succeed(found.statements)
+      )
     )
-  )
   const lane = new Lane(options, name, statements, pool)
   yield* Effect.addFinalizer(() => Effect.promise(() => lane.close()))
   return { begin: (opening) => lane.begin(opening) } satisfies StoreLane
@@ -127,7 +159,7 @@ class Lane {
     private readonly options: ConnectionOptions,
     private readonly name: string,
     private readonly statements: ReadonlyMap<AnyTable, TableStatements>,
-    private readonly pool: Sql
+    private readonly pool: Pool
   ) {
     this.sql = this.open()
   }
@@ -137,6 +169,9 @@ class Lane {
     const opened: Sql = connect(this.options, {
       name: this.name,
       max: 1,
+      // What the driver still held back when a connection was lost it sends on the next one, outside of any
+      // transaction: there it must not be able to write.
+      readOnly: true,
       onClose: () => {
         if (this.sql === opened) this.epoch++
       }
@@ -188,7 +223,7 @@ class Lane {
     yield* this.connected
     const epoch = this.epoch
     const { claims, unpark, parking, parkedKeys, due } = opening
-    const opened = [this.statement("library", "begin isolation level read committed")]
+    const opened = [this.statement("library", "begin isolation level read committed, read write")]
     if (unpark.length > 0)
       opened.push(this.statement("library", unparkText, [opening.consumer, JSON.stringify(unpark)]))
     const settledAt =
@@ -301,11 +336,10 @@ class Lane {
       })
     }).pipe(
       Effect.timeoutOrElse({
-        // Postgres ends a transaction by itself before this: it takes a connection that answers nothing
-        duration: transactionTimeoutMs + 5_000,
+        duration: boundsOf(this.options).answerMs,
         orElse: () => {
           this.reopen()
-          return Effect.fail(new StoreUnavailable({ message: "the database did not answer in time" }))
+          return Effect.fail(notAnswered())
         }
       })
     )

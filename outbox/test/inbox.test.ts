@@ -19,17 +19,17 @@ const times = fc.integer({ min: Date.parse("2020-01-01"), max: Date.parse("2100-
 
 describe("an id", () => {
   test.each([
-    ["a UUIDv7", "019c9a1e-5b00-7abc-8def-0123456789ab", true],
-    ["a UUIDv4", "3f2b8c1e-9d4a-4b6c-a1d2-0123456789ab", true],
-    ["a UUIDv8, such as a hash", "3f2b8c1e-9d4a-8b6c-b1d2-0123456789ab", true],
-    ["upper case: Postgres would answer it in lower case", "019C9A1E-5B00-7ABC-8DEF-0123456789AB", false],
-    ["braces", "{019c9a1e-5b00-7abc-8def-0123456789ab}", false],
-    ["no dashes", "019c9a1e5b007abc8def0123456789ab", false],
-    ["another variant", "019c9a1e-5b00-7abc-0def-0123456789ab", false],
-    ["the nil UUID", "00000000-0000-0000-0000-000000000000", false],
-    ["something behind it", "019c9a1e-5b00-7abc-8def-0123456789ab\n", false],
-    ["nothing", "", false]
-  ])("%s: is it one? ", (_name, id, expected) => {
+    ["a UUIDv7 is one", "019c9a1e-5b00-7abc-8def-0123456789ab", true],
+    ["a UUIDv4 is one", "3f2b8c1e-9d4a-4b6c-a1d2-0123456789ab", true],
+    ["a UUIDv8, such as a hash, is one", "3f2b8c1e-9d4a-8b6c-b1d2-0123456789ab", true],
+    ["upper case is none: Postgres would answer it in lower case", "019C9A1E-5B00-7ABC-8DEF-0123456789AB", false],
+    ["one in braces is none", "{019c9a1e-5b00-7abc-8def-0123456789ab}", false],
+    ["one without dashes is none", "019c9a1e5b007abc8def0123456789ab", false],
+    ["one of another variant is none", "019c9a1e-5b00-7abc-0def-0123456789ab", false],
+    ["the nil UUID is none", "00000000-0000-0000-0000-000000000000", false],
+    ["one with something behind it is none", "019c9a1e-5b00-7abc-8def-0123456789ab\n", false],
+    ["nothing is none", "", false]
+  ])("%s", (_name, id, expected) => {
     expect(isUuid(id)).toBe(expected)
   })
 

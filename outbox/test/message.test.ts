@@ -1,7 +1,16 @@
 import { describe, expect, test } from "bun:test"
 import { Schema } from "effect"
 import fc from "fast-check"
-import { decodePayload, encodePayload, maxPayloadLength, Request, Topic, type AnyContract } from "../message.ts"
+import {
+  decodePayload,
+  encodePayload,
+  maxKeyLength,
+  maxPayloadLength,
+  Request,
+  seal,
+  Topic,
+  type AnyContract
+} from "../message.ts"
 
 const runs = { seed: Number(process.env["SEED"] ?? 20260301), numRuns: 2_000 }
 
@@ -105,6 +114,46 @@ describe("encoding", () => {
     expect(encodePayload(outgoing({ ...note, text }))).toHaveLength(maxPayloadLength)
     expect(() => encodePayload(outgoing({ ...note, text: `${text}x` }))).toThrow(
       `Written has ${maxPayloadLength + 1} characters, more than the ${maxPayloadLength} a message may have`
+    )
+  })
+})
+
+describe("sealing", () => {
+  const origin = { correlation: "c1", causation: "m0", coordination: "choreography", traceparent: "00-a-b-01" } as const
+  const newId = () => "new"
+
+  test("takes over from what caused it what the message does not say itself", () => {
+    expect(seal(Written.of(note), origin, newId)).toEqual({
+      id: "new",
+      topic: "notes-events",
+      key: "n1",
+      type: "Written",
+      payload: JSON.stringify(note),
+      correlation: "c1",
+      causation: "m0",
+      coordination: "choreography",
+      traceparent: "00-a-b-01",
+      schemaVersion: 3
+    })
+  })
+
+  test("keeps what the message says itself", () => {
+    const said = { id: "i", correlation: "c2", coordination: "orchestration" } as const
+
+    expect(seal(Written.of(note, said), origin, newId)).toMatchObject(said)
+  })
+
+  test("takes the key as correlation when there is none", () => {
+    expect(seal(Written.of(note), { ...origin, correlation: null }, newId).correlation).toBe("n1")
+  })
+
+  test("is refused when the payload breaks its contract, or the key is longer than can be indexed", () => {
+    const noteId = "n".repeat(maxKeyLength)
+
+    expect(() => seal(outgoing({}), origin, newId)).toThrow("Written breaks its contract")
+    expect(seal(outgoing({ ...note, noteId }), origin, newId).key).toBe(noteId)
+    expect(() => seal(outgoing({ ...note, noteId: `${noteId}n` }), origin, newId)).toThrow(
+      `Written has a key of ${maxKeyLength + 1} characters, more than the ${maxKeyLength} it may have`
     )
   })
 })

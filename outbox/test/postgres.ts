@@ -1,6 +1,6 @@
 /**
- * Postgres for the tests: one server per test process, started when the first test asks for it, and a database of its
- * own for every case, copied from a template. A case that leaves a connection open fails.
+ * Postgres for the tests: one server per test process, started when the first test asks for it. A case gets a database
+ * that nobody else works in, copied from a template; it fails when it leaves a connection open.
  *
  * The server belongs to a small keeper process (this file, run as a program), which ends it and removes its folder as
  * soon as its standard input closes: when the test process is gone, however it went.
@@ -22,6 +22,8 @@ export const ownerRole = "oncebox_owner"
 export const serviceRole = "bank_service"
 const replicationRole = "oncebox_replication"
 
+/** The name of this file's own connections, which are no leak. */
+const ownName = "the test itself"
 const host = "127.0.0.1"
 const startsWithinMs = 60_000
 
@@ -60,7 +62,7 @@ const pool = (port: number, password: string, username: string, database: string
     types: {
       bigint: { to: 20, from: [20], parse: (text: string) => Number(text), serialize: (value: number) => String(value) }
     },
-    connection: { application_name: "test" }
+    connection: { application_name: ownName }
   })
 
 let server: Promise<Server> | undefined
@@ -76,6 +78,9 @@ const keep = async (): Promise<Server> => {
   if (line === "") throw new Error("the test server did not start")
   const { port, password }: { port: number; password: string } = JSON.parse(line)
   const admin = pool(port, password, "postgres", "postgres", 2)
+  // a password of one iteration: what costs an attacker time costs every connection of a test the same
+  await admin.unsafe("alter system set scram_iterations = 1")
+  await admin.unsafe("select pg_reload_conf()")
   for (const role of [ownerRole, serviceRole, replicationRole]) {
     await admin.unsafe(`create role ${role} login password '${password}'`)
   }
@@ -84,6 +89,7 @@ const keep = async (): Promise<Server> => {
 }
 
 const templates = new Map<string, Promise<string>>()
+const free = new Map<string, Array<Database>>()
 let databases = 0
 
 export interface Template {
@@ -105,73 +111,101 @@ const makeTemplate = async ({ schema, ...settings }: Template): Promise<string> 
   const { admin, port, password } = await theServer()
   const name = `template_${++databases}`
   await admin.unsafe(`create database ${name} owner ${ownerRole}`)
-  // publications want a superuser's nod once the owner does not own the whole database; here it does
   const owner = pool(port, password, ownerRole, name, 1)
   await Migrations.run(owner, [Migrations.core], settings)
   await owner.unsafe(`select oncebox_grant('${serviceRole}', '${replicationRole}')`)
   await owner.unsafe(schema)
   await owner.end({ timeout: 2 })
-  await admin.unsafe(`alter database ${name} set deadlock_timeout = '50ms'`)
   return name
 }
 
-/** A database for the case at hand. Closing the scope drops it, and fails when somebody is still connected to it. */
+const makeDatabase = async (template: Template): Promise<Database> => {
+  const { admin, port, password } = await theServer()
+  const from = await templateOf(template)
+  const name = `case_${++databases}`
+  await admin.unsafe(`create database ${name} template ${from} owner ${ownerRole}`)
+  // so that a deadlock shows within a case
+  await admin.unsafe(`alter database ${name} set deadlock_timeout = '50ms'`)
+  return {
+    name,
+    port,
+    password,
+    service: { host, port, database: name, username: serviceRole, password: Redacted.make(password) },
+    owner: pool(port, password, ownerRole, name, 3),
+    superuser: pool(port, password, "postgres", name, 2),
+    asService: pool(port, password, serviceRole, name, 1)
+  }
+}
+
+const drop = async ({ name, owner, superuser, asService }: Database): Promise<void> => {
+  const { admin } = await theServer()
+  await Promise.all([owner, superuser, asService].map((sql) => sql.end({ timeout: 2 })))
+  await admin.unsafe(`drop database ${name} with (force)`)
+}
+
+/** Fails when a connection of the library is still open; a backend takes a moment to notice that it was left. */
+const noneLeftOpen = ({ name }: Database): Promise<void> =>
+  until(`end of all connections to ${name}`, 5_000, async () => {
+    const { admin } = await theServer()
+    const open = await admin<Array<{ application_name: string; query: string }>>`
+      select application_name, query
+      from pg_stat_activity
+      where datname = ${name} and backend_type = 'client backend' and application_name <> ${ownName}`
+    if (open.length > 0) throw new Error(`left open: ${JSON.stringify(open)}`)
+    return true
+  })
+
+/** A database of this case alone, which may do with it what it likes. Closing the scope drops it. */
 export const database = (template: Template): Effect.Effect<Database, never, Scope.Scope> =>
   Effect.acquireRelease(
-    Effect.promise(async (): Promise<Database> => {
-      const { admin, port, password } = await theServer()
-      const from = await templateOf(template)
-      const name = `case_${++databases}`
-      await admin.unsafe(`create database ${name} template ${from} owner ${ownerRole}`)
-      await admin.unsafe(`alter database ${name} set deadlock_timeout = '50ms'`)
-      return {
-        name,
-        port,
-        password,
-        service: { host, port, database: name, username: serviceRole, password: Redacted.make(password) },
-        owner: pool(port, password, ownerRole, name, 3),
-        superuser: pool(port, password, "postgres", name, 2),
-        asService: pool(port, password, serviceRole, name, 1)
-      }
-    }),
-    ({ name, owner, superuser, asService }) =>
-      Effect.promise(async () => {
-        const { admin } = await theServer()
-        await Promise.all([owner, superuser, asService].map((sql) => sql.end({ timeout: 2 })))
-        try {
-          await until(`end of all connections to ${name}`, 5_000, async () => {
-            const open = await admin<Array<{ application_name: string; query: string }>>`
-              select application_name, query from pg_stat_activity where datname = ${name} and backend_type = 'client backend'`
-            if (open.length > 0) throw new Error(`left open: ${JSON.stringify(open)}`)
-            return true
-          })
-        } finally {
-          await admin.unsafe(`drop database ${name} with (force)`)
-        }
-      })
+    Effect.promise(() => makeDatabase(template)),
+    (made) => Effect.promise(() => noneLeftOpen(made).finally(() => drop(made)))
   )
 
+/** A database for a case that only writes rows: it is emptied afterwards and given to the next one. */
+export const sharedDatabase = (template: Template): Effect.Effect<Database, never, Scope.Scope> => {
+  const key = JSON.stringify(template)
+  return Effect.acquireRelease(
+    Effect.promise(async () => free.get(key)?.pop() ?? (await makeDatabase(template))),
+    (used) =>
+      Effect.promise(async () => {
+        await noneLeftOpen(used)
+        const tables = await used.owner<Array<{ name: string }>>`
+          select relname as name
+          from pg_class
+          where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and not relispartition
+            and relname not like 'oncebox%'`
+        // the outbox anew, so that a row's place tells when it was written
+        await used.owner.unsafe(`${tables.map(({ name }) => `delete from ${name}`).join("; ")}; truncate outbox`)
+        free.set(key, [...(free.get(key) ?? []), used])
+      })
+  )
+}
+
 const keeper = async (): Promise<void> => {
-  const dir = mkdtempSync(join(tmpdir(), "oncebox-postgres-"))
-  makePassable(dir)
-  const password = randomBytes(18).toString("base64url")
-  const passwordFile = join(dir, "password")
-  writeFileSync(passwordFile, password, { mode: 0o600 })
-  const [port] = await freePorts([[]])
-  if (port === undefined) throw new Error("no port")
-  const running = await startPostgres({
-    dataDir: join(dir, "data"),
-    logFile: join(dir, "postgres.log"),
-    port,
-    passwordFile,
-    password
-  })
   // an interrupt at the keyboard reaches this process too; the end of its input is what counts
   process.on("SIGINT", () => {})
-  console.log(JSON.stringify({ port, password }))
-  for await (const _ of Bun.stdin.stream());
-  await running.kill()
-  rmSync(dir, { recursive: true, force: true })
+  const dir = mkdtempSync(join(tmpdir(), "oncebox-postgres-"))
+  try {
+    makePassable(dir)
+    const password = randomBytes(18).toString("base64url")
+    const passwordFile = join(dir, "password")
+    writeFileSync(passwordFile, password, { mode: 0o600 })
+    const [port] = await freePorts([[]])
+    if (port === undefined) throw new Error("no port")
+    const running = await startPostgres({
+      dataDir: join(dir, "data"),
+      logFile: join(dir, "postgres.log"),
+      port,
+      passwordFile,
+      password
+    })
+    console.log(JSON.stringify({ port, password }))
+    for await (const _ of Bun.stdin.stream());
+    await running.kill()
+  } finally {
+    rmSync(dir, { recursive: true, force: true })
+  }
   process.exit(0)
 }
 

@@ -129,7 +129,7 @@ const play = (words: ReadonlyArray<string>, from = start()): Played =>
   }, from)
 
 const asked = ({ sent }: Played): ReadonlyArray<string> => sent.map(({ contract }) => contract.type)
-const times = (count: number, word: string): ReadonlyArray<string> => new Array<string>(count).fill(word)
+const times = (count: number, word: string): ReadonlyArray<string> => Array.from({ length: count }, () => word)
 
 interface Path {
   readonly name: string

@@ -11,13 +11,15 @@ const books = Table.make("books", {
 })
 const shelves = Table.make("shelves", { key: "number", row: { number: Schema.Int, room: Schema.String } })
 const loans = Table.log("loans", { key: "isbn", row: { isbn: Schema.String, reader: Schema.String } })
-const tables = { books, shelves, loans }
+const prices = Table.reference("prices", { key: "isbn", row: { isbn: Schema.String, price: Schema.Int } })
+const tables = { books, shelves, loans, prices }
 
 const book = (isbn: string, copies: number) => ({ isbn, copies, due_at: null })
 
 describe("a table", () => {
   test("knows its name, its key and its columns in order", () => {
     expect(books).toMatchObject({ name: "books", kind: "rows", key: "isbn", columns: ["isbn", "copies", "due_at"] })
+    expect(prices).toMatchObject({ name: "prices", kind: "reference", key: "isbn", columns: ["isbn", "price"] })
     expect(loans).toMatchObject({ name: "loans", kind: "log", key: "isbn", columns: ["isbn", "reader"] })
   })
 
@@ -137,6 +139,16 @@ describe("a working set", () => {
     expect(working.changes()).toEqual([])
   })
 
+  test("shows the rows of a reference, and lets none of them be changed", () => {
+    working.add(prices, ["a"], [{ isbn: "a", price: 12 }])
+
+    expect(view["prices"]?.get("a")).toEqual({ isbn: "a", price: 12 })
+    expect(() => working.apply({ books: [book("a", 9)], prices: [{ isbn: "a", price: 1 }] })).toThrow(
+      "prices a is a reference and can't be changed"
+    )
+    expect(working.changes()).toEqual([])
+  })
+
   test("refuses a table that is none of its own", () => {
     const strange = Table.make("strange", { key: "id", row: { id: Schema.String } })
 
@@ -167,7 +179,8 @@ test("after any puts, good and bad, it writes what a plain map of rows would hol
         if (bad) expect(() => working.apply({ books: [...good, book("z", 1)] })).toThrow(NotLoaded)
         else {
           working.apply({ books: good })
-          for (const row of good) put.add(row.isbn) && model.set(row.isbn, row)
+          for (const row of good) model.set(row.isbn, row)
+          for (const { isbn } of good) put.add(isbn)
         }
       }
 

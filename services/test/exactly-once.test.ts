@@ -6,7 +6,7 @@ import { until } from "../../stack/wait.ts"
 import { placeAll, planOf, prepare } from "./orders.ts"
 import { connector, counter, onStack, useStack, type Stack } from "./stack.ts"
 import { askedAgain, echo, type Taped } from "./tape.ts"
-import { expectExactlyOnce, groups, quiet, readSeen, readState, subscribers } from "./world.ts"
+import { ended, expectExactlyOnce, groups, quiet, readSeen, readState, subscribers } from "./world.ts"
 
 setDefaultTimeout(180_000)
 useStack()
@@ -73,6 +73,7 @@ onStack("consumer groups go back to the first record", async (stack) => {
 
   const { placed, done, reached } = placeAll(stack, plan.orders)
   await reached(orderCount / 2)
+  await ended(stack, placed, orderCount / 6)
   await Promise.all(SERVICE_NAMES.map((name) => stack.service(name).stop()))
   await stack.tape.caughtUp()
   const decided = new Set((await readSeen(stack)).map(({ consumer, id }) => `${consumer} ${id}`))
@@ -82,13 +83,8 @@ onStack("consumer groups go back to the first record", async (stack) => {
       handledBy(name, stack.tape.records).filter(({ id }) => decided.has(`${name} ${id}`)).length
     ])
   )
-  await stack.tape.admin((admin) =>
-    Promise.all(
-      groups.flatMap(({ group, topics }) =>
-        topics.map((topic) => admin.resetOffsets({ groupId: group, topic, earliest: true }))
-      )
-    )
-  )
+  // a group without offsets begins at the first record
+  await stack.tape.admin((admin) => admin.deleteGroups(groups.map(({ group }) => group)))
   await Promise.all(SERVICE_NAMES.map((name) => stack.service(name).restart()))
   await done
 
@@ -103,6 +99,7 @@ onStack("connectors lose their offsets and publish what the outboxes hold again"
 
   const { placed, done, reached } = placeAll(stack, plan.orders)
   await reached(orderCount / 2)
+  await ended(stack, placed, orderCount / 6)
   await stack.tape.caughtUp()
   const ids = new Set<string>()
   const published = stack.tape.records.filter(({ id, injected }) => !injected && ids.size !== ids.add(id).size)

@@ -193,6 +193,21 @@ test("a slot that Postgres has invalidated is replaced when connectors are appli
   await read((messages) => has(messages, unseen.id))
 })
 
+test("a task that failed is started again when connectors are applied", async () => {
+  const unseen = row({})
+  const lines: string[] = []
+  await sql`drop publication outbox`
+  await rest("POST", "restart?includeTasks=true")
+  await until("failed", FLOWS_WITHIN_MS, async () => (await rest("GET", "status")).includes('"state":"FAILED"'))
+  await makePublication(sql)
+  await append(unseen)
+
+  await apply((line) => lines.push(line))
+
+  expect(lines.join()).toContain("restarting what failed")
+  await read((messages) => has(messages, unseen.id))
+})
+
 test("Connect killed: rows written meanwhile and afterwards arrive", async () => {
   const meanwhile = row({})
   const afterwards = row({})
@@ -280,10 +295,13 @@ const makeDatabase = async (): Promise<void> => {
     await tx`create table outbox_old partition of outbox for values from (minvalue) to ('2026-01-01')`
     await tx`create table outbox_new partition of outbox for values from ('2026-01-01') to (maxvalue)`
     await tx`create table orders (id uuid primary key)`
-    await tx`create publication outbox for table outbox with (publish = 'insert', publish_via_partition_root = true)`
+    await makePublication(tx)
     await tx`grant select on outbox to oncebox_replication`
   })
 }
+
+const makePublication = (on: postgres.ISql): PromiseLike<unknown> =>
+  on`create publication outbox for table outbox with (publish = 'insert', publish_via_partition_root = true)`
 
 interface Row {
   readonly id: string
@@ -371,7 +389,7 @@ const headerTexts = (headers: IHeaders | undefined): Record<string, unknown> =>
     Object.entries(headers ?? {}).map(([name, value]) => [name, Buffer.isBuffer(value) ? value.toString() : value])
   )
 
-const rest = async (method: string, what: "status" | "stop" | "resume" | "offsets"): Promise<string> => {
+const rest = async (method: string, what: string): Promise<string> => {
   const url = `${engines.connect.url}/connectors/orders/${what}`
   let said = ""
   await until(`${method} ${what}`, FLOWS_WITHIN_MS, async () => {

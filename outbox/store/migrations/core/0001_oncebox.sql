@@ -63,7 +63,7 @@ create index dead_letters_by_key on dead_letters (consumer, topic, key);
 create table idempotency_keys (
   key         text primary key,
   fingerprint text not null,
-  reply       jsonb not null,
+  reply       jsonb,
   created_at  timestamptz not null default now()
 );
 
