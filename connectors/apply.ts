@@ -4,7 +4,7 @@
  * Idempotent: a connector whose configuration is already there is not touched, a stopped one is resumed, failed tasks are started
  * again, a slot that Postgres has invalidated is dropped (the connector makes a new one and publishes all retained rows again).
  * Done when every connector runs and its slot is being read; Connect's status alone says RUNNING while Postgres is away, too.
- * With `--watch` it goes on looking: Connect itself never starts a failed task again.
+ * With `--watch` it goes on looking, but leaves alone what somebody stops: Connect itself never starts a failed task again.
  *
  * Environment: CONNECT_URL, DATABASE_HOST, DATABASE_PORT, REPLICATION_PASSWORD or REPLICATION_PASSWORD_FILE.
  */
@@ -18,6 +18,8 @@ export interface ApplyOptions {
   /** Which connectors; all of this folder when absent. */
   readonly names?: readonly string[] | undefined
   readonly withinMs?: number | undefined
+  /** False leaves connectors alone that somebody stopped or paused; they count as done. */
+  readonly resume?: boolean | undefined
   readonly log?: ((line: string) => void) | undefined
 }
 
@@ -26,7 +28,7 @@ type Config = Readonly<Record<string, string>>
 const WITHIN_MS = 120_000
 const REQUEST_MS = 10_000
 const LOOK_EVERY_MS = 100
-const RESTART_EVERY_MS = 2_000
+const ACT_EVERY_MS = 2_000
 const WATCH_EVERY_MS = 5_000
 
 export const connectorNames = (): string[] =>
@@ -47,13 +49,18 @@ export const applyConnectors = async (options: ApplyOptions): Promise<void> => {
   if (failures.length > 0) throw new Error(failures.join("\n"))
 }
 
-/** Applies them again and again until `stop` is aborted; what can't be mended is told and tried again. */
+/** Applies them again and again until `stop` is aborted, but resumes none; what can't be mended is told and tried again. */
 export const watchConnectors = async (options: ApplyOptions, stop: AbortSignal): Promise<void> => {
+  let told = ""
   while (!stop.aborted) {
     try {
-      await applyConnectors({ withinMs: WATCH_EVERY_MS * 2, ...options })
+      await applyConnectors({ ...options, withinMs: WATCH_EVERY_MS * 2, resume: false })
+      told = ""
     } catch (cause) {
-      if (!stop.aborted) options.log?.(describe(cause))
+      const failure = describe(cause)
+      // Once per outage, not once per look.
+      if (!stop.aborted && failure !== told) options.log?.(failure)
+      told = failure
     }
     await pause(WATCH_EVERY_MS, stop)
   }
@@ -66,10 +73,11 @@ const applyConnector = async (name: string, options: ApplyOptions, deadline: num
   let last = "no answer"
   let configured = false
   let touched = false
-  let nextRestart = 0
+  let nextAct = 0
   const act = async (what: string, action: () => Promise<unknown>): Promise<void> => {
     log(what)
     touched = true
+    nextAct = Date.now() + ACT_EVERY_MS
     await action()
   }
   while (Date.now() < deadline) {
@@ -88,16 +96,18 @@ const applyConnector = async (name: string, options: ApplyOptions, deadline: num
         return
       }
       last = `it is ${status.state}, its slot is ${slot}${status.trace ? `: ${status.trace}` : ""}`
-      // Debezium would try to read it 900 times, two seconds apart, with the connector RUNNING and without a task.
-      if (slot === "lost")
-        await act("dropping its slot, which Postgres has invalidated", () => dropSlot(config, options.database))
-      if (status.state === "STOPPED" || status.state === "PAUSED")
-        await act("resuming it", () => request("PUT", `${path}/resume`))
-      if (status.state === "FAILED" && Date.now() >= nextRestart) {
-        nextRestart = Date.now() + RESTART_EVERY_MS
-        await act(`restarting what failed (${status.trace ?? "no trace"})`, () =>
-          request("POST", `${path}/restart?includeTasks=true&onlyFailed=true`)
-        )
+      const stopped = status.state === "STOPPED" || status.state === "PAUSED"
+      if (stopped && options.resume === false) return
+      if (Date.now() >= nextAct) {
+        // Debezium would try to read it 900 times, two seconds apart, with the connector RUNNING and without a task.
+        if (slot === "lost")
+          await act("dropping its slot, which Postgres has invalidated", () => dropSlot(config, options.database))
+        if (stopped) await act("resuming it", () => request("PUT", `${path}/resume`))
+        if (status.state === "FAILED") {
+          await act(`restarting what failed (${status.trace ?? "no trace"})`, () =>
+            request("POST", `${path}/restart?includeTasks=true&onlyFailed=true`)
+          )
+        }
       }
     } catch (cause) {
       // Not up yet, rebalancing (409) or cut off in between: all of it passes, or the deadline does.

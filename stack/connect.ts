@@ -21,7 +21,7 @@ export interface ConnectOptions {
   readonly ledger?: Ledger | undefined
 }
 
-const READY_WITHIN_MS = 60_000
+const READY_WITHIN_MS = 120_000
 const STOP_WITHIN_MS = 20_000
 
 export const startConnect = async (options: ConnectOptions): Promise<Running> => {

@@ -86,8 +86,8 @@ const howToGet = (missing: readonly string[]): string =>
     "The stack needs, and does not find on this machine:",
     ...missing.map((line) => `  - ${line}`),
     "To get them:",
-    "  Debian, Ubuntu   sudo apt-get install openjdk-17-jre-headless maven",
-    "  macOS            brew install openjdk@17 maven   (and put openjdk's bin folder on PATH, or set JAVA_HOME)"
+    "  Debian, Ubuntu   sudo apt-get install maven openjdk-17-jre-headless   (or a newer one)",
+    "  macOS            brew install openjdk@17 maven   (then put openjdk's bin folder on PATH, or set JAVA_HOME)"
   ].join("\n")
 
 /** What a short command says, or undefined when it is not there or fails. */

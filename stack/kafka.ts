@@ -21,7 +21,7 @@ export interface KafkaOptions {
   readonly ledger?: Ledger | undefined
 }
 
-const READY_WITHIN_MS = 60_000
+const READY_WITHIN_MS = 120_000
 const STOP_WITHIN_MS = 20_000
 
 export const startKafka = async (options: KafkaOptions): Promise<Running> => {

@@ -40,8 +40,8 @@ const SETTINGS = {
   log_checkpoints: "off"
 }
 
-const INITDB_WITHIN_MS = 60_000
-const READY_WITHIN_MS = 60_000
+const INITDB_WITHIN_MS = 120_000
+const READY_WITHIN_MS = 120_000
 const STOP_WITHIN_MS = 20_000
 
 export const startPostgres = async (options: PostgresOptions): Promise<Running> => {

@@ -46,7 +46,7 @@ export interface JobOptions {
 
 const REPOSITORY = resolve(import.meta.dir, "..")
 const JOB_WITHIN_MS = 180_000
-const READY_WITHIN_MS = 60_000
+const READY_WITHIN_MS = 120_000
 const STOP_WITHIN_MS = 20_000
 const BACKOFF_FIRST_MS = 250
 const BACKOFF_MOST_MS = 10_000

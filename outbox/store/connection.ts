@@ -1,6 +1,7 @@
 /**
  * Connections to Postgres, the names of its errors, and the only place that knows the driver.
  */
+import { Socket } from "node:net"
 import { Redacted } from "effect"
 import postgres from "postgres"
 
@@ -40,6 +41,8 @@ export const connect = (
     readonly name: string
     readonly max: number
     readonly readOnly?: boolean
+    /** Makes each of its connections once: what is asked for after one was lost fails. */
+    readonly once?: boolean
     readonly onClose?: () => void
     /** Settings of the session, over the bounds above. */
     readonly session?: Readonly<Record<string, string | number>>
@@ -61,6 +64,7 @@ export const connect = (
     fetch_types: false,
     onnotice: () => {},
     ...(use.onClose === undefined ? {} : { onclose: use.onClose }),
+    ...(use.once === true ? { socket: sockets(options, use.max) } : {}),
     types: {
       bigint: { to: 20, from: [20], parse: (text: string) => Number(text), serialize: (value: number) => String(value) }
     },
@@ -73,6 +77,19 @@ export const connect = (
       ...use.session
     }
   })
+}
+
+/**
+ * The driver connects again by itself, and then sends on the new connection what it still held back when the old one was
+ * lost: outside of the transaction that it belongs to. It may also never get over a connection that was lost while
+ * something was about to be written. Without another socket it can do neither.
+ */
+const sockets = ({ host, port }: ConnectionOptions, max: number) => {
+  let left = max
+  return () => {
+    if (left-- <= 0) throw new Error("the connection was lost")
+    return new Socket().connect(port, host)
+  }
 }
 
 export const uniqueViolation = "23505"

@@ -6,7 +6,7 @@
  * writes are sent only while the connection that began is still the one in use, together with their COMMIT, so that
  * none of them can run by itself on a new connection.
  */
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Semaphore } from "effect"
 import {
   connect,
   checkViolation,
@@ -75,7 +75,19 @@ class Pool {
   }
 
   private open(): Sql {
-    return connect(this.options, { name: this.name, max: 2 })
+    const opened: Sql = connect(this.options, {
+      name: this.name,
+      max: 2,
+      once: true,
+      onClose: () => this.reopen(opened)
+    })
+    return opened
+  }
+
+  private reopen(instead: Sql): void {
+    if (this.sql !== instead) return
+    void instead.end({ timeout: 0 })
+    this.sql = this.open()
   }
 
   close(): Promise<void> {
@@ -90,10 +102,7 @@ class Pool {
           duration: boundsOf(this.options).answerMs,
           orElse: () => {
             // a connection that answers nothing would take the next queries too
-            if (this.sql === sql) {
-              void sql.end({ timeout: 0 })
-              this.sql = this.open()
-            }
+            this.reopen(sql)
             return Effect.fail(notAnswered())
           }
         })
@@ -136,7 +145,28 @@ const openLane = Effect.fnUntraced(function* (
     )
   const lane = new Lane(options, name, statements, pool)
   yield* Effect.addFinalizer(() => Effect.promise(() => lane.close()))
-  return { begin: (opening) => lane.begin(opening) } satisfies StoreLane
+  const turn = yield* Semaphore.make(1)
+  return { begin: (opening) => inTurn(turn, lane.begin(opening)) } satisfies StoreLane
+})
+
+/** One transaction at a time: another that is asked for meanwhile waits for the end of this one. */
+const inTurn = Effect.fnUntraced(function* (
+  turn: Semaphore.Semaphore,
+  begin: Effect.Effect<Transaction, StoreError>
+): Effect.fn.Return<Transaction, StoreError> {
+  yield* turn.take(1)
+  let mine = true
+  const end = Effect.suspend(() => {
+    if (!mine) return Effect.void
+    mine = false
+    return Effect.asVoid(turn.release(1))
+  })
+  const transaction = yield* begin.pipe(Effect.onError(() => end))
+  return {
+    ...transaction,
+    commit: (writes) => transaction.commit(writes).pipe(Effect.ensuring(end)),
+    rollback: transaction.rollback.pipe(Effect.ensuring(end))
+  }
 })
 
 /** Whose statement it is decides whose fault its failure is. */
@@ -169,11 +199,9 @@ class Lane {
     const opened: Sql = connect(this.options, {
       name: this.name,
       max: 1,
-      // What the driver still held back when a connection was lost it sends on the next one, outside of any
-      // transaction: there it must not be able to write.
-      readOnly: true,
+      once: true,
       onClose: () => {
-        if (this.sql === opened) this.epoch++
+        if (this.sql === opened) this.reopen()
       }
     })
     return opened
@@ -223,7 +251,7 @@ class Lane {
     yield* this.connected
     const epoch = this.epoch
     const { claims, unpark, parking, parkedKeys, due } = opening
-    const opened = [this.statement("library", "begin isolation level read committed, read write")]
+    const opened = [this.statement("library", "begin isolation level read committed")]
     if (unpark.length > 0)
       opened.push(this.statement("library", unparkText, [opening.consumer, JSON.stringify(unpark)]))
     const settledAt =

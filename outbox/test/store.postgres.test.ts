@@ -178,7 +178,7 @@ describe("the Postgres store: a backend that is terminated", () => {
         ...world,
         store: { ...world.store, lane: (_, own) => world.store.lane("other", own) }
       })
-      yield* Effect.forkScoped(Effect.forever(other.take(deposit("other", 1))))
+      yield* Effect.forkScoped(Effect.forever(Effect.suspend(() => other.take(deposit("other", 1)))))
       yield* Effect.forkScoped(Effect.forever(world.store.nextDue(accounts)))
       const points = ["at begin", "at load", "gone at load", "at commit", "later"] as const
 
@@ -203,6 +203,28 @@ describe("the Postgres store: a backend that is terminated", () => {
       expect(one.counters.retries).toBeGreaterThan(rounds / 2)
       expect(one.counters.parked).toBe(0)
       expect(other.counters.messages).toBeGreaterThan(10)
+    })
+  )
+})
+
+describe("the Postgres store: a lane", () => {
+  scenario(
+    "that is asked for several passes at once runs them one after the other",
+    Effect.gen(function* () {
+      const world = yield* Effect.flatMap(sharedDatabase(template), worldOf)
+      const one = yield* replica(world, {
+        decide: (_type, m) => {
+          if ("amount" in m && m.amount === 13) throw new Error("unlucky")
+        }
+      })
+
+      yield* Effect.all(
+        Array.from({ length: 20 }, (_, n) => one.take(deposit("a", 1), deposit("a", n % 3 === 0 ? 13 : 1))),
+        { concurrency: "unbounded" }
+      )
+
+      expect(yield* counts(world)).toEqual({ accounts: [33], entries: 33, outbox: 40, inbox: 33 })
+      expect(one.counters).toMatchObject({ messages: 33, parked: 7, retries: 0 })
     })
   )
 })

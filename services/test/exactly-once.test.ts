@@ -3,7 +3,7 @@ import { expect, setDefaultTimeout } from "bun:test"
 import { connectorNames } from "../../connectors/apply.ts"
 import { SERVICE_NAMES, type ServiceName } from "../../stack/supervise.ts"
 import { until } from "../../stack/wait.ts"
-import { placeAll, planOf, prepare } from "./orders.ts"
+import { placeAll, planOf, prepare, type Placing } from "./orders.ts"
 import { connector, counter, onStack, useStack, type Stack } from "./stack.ts"
 import { askedAgain, echo, type Taped } from "./tape.ts"
 import { ended, expectExactlyOnce, groups, quiet, readSeen, readState, subscribers } from "./world.ts"
@@ -12,6 +12,8 @@ setDefaultTimeout(180_000)
 useStack()
 
 const orderCount = 300
+/** How many orders flow around each kill. */
+const chunk = 25
 const countsWithinMs = 30_000
 
 /** Those of the records that a participant handles. */
@@ -157,23 +159,40 @@ onStack("each process is killed and started again while orders flow", async (sta
   const plan = planOf("killed", orderCount, 5)
   await prepare(stack, plan)
   const { postgres, kafka, connect } = stack.engines
-  const { placed, done, reached } = placeAll(stack, plan.orders, 8)
-  let due = 0
-  const moreOrders = (): Promise<void> => reached((due += 25))
+  const placings: Array<Placing> = []
+  const flow = async (): Promise<void> => {
+    const from = placings.length * chunk
+    const placing = placeAll(stack, plan.orders.slice(from, from + chunk), 4)
+    placings.push(placing)
+    await placing.reached(chunk / 3)
+  }
+  const t = Date.now()
 
-  for (const engine of [postgres, connect, kafka]) {
-    await moreOrders()
+  for (const engine of [postgres, kafka]) {
+    await flow()
+    console.log("killing", engine.name, Date.now() - t)
     await engine.kill()
     await engine.restart()
+    console.log("restarted", engine.name, Date.now() - t)
   }
-  const restarts: Array<Promise<void>> = []
+  await flow()
+  console.log("killing", "connect", Date.now() - t)
+  await connect.kill()
+  const restarts = [connect.restart()]
   for (const name of SERVICE_NAMES) {
-    await moreOrders()
+    await flow()
+    console.log("killing", name, Date.now() - t)
     await stack.service(name).kill9()
     restarts.push(stack.service(name).restart())
   }
+  while (placings.length * chunk < orderCount) await flow()
+  console.log("placing", Date.now() - t)
   await Promise.all(restarts)
-  await done
+  console.log("restarted", Date.now() - t)
+  await Promise.all(placings.map(({ done }) => done))
+  console.log("placed", Date.now() - t)
 
+  const placed = new Map(placings.flatMap((placing) => [...placing.placed]))
   await expectExactlyOnce(stack, plan, placed)
+  console.log("ended", Date.now() - t)
 })
