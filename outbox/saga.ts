@@ -1,5 +1,5 @@
 /**
- * Sagas: a definition is data, `advance` is pure, and the orchestrator is a participant like any other.
+ * Sagas: a definition is data, and `advance` is pure. `orchestrator.ts` runs them.
  *
  * Rules that hold for every definition: a reply counts only for the step that awaits it; the ended states absorb;
  * compensation runs in reverse, takes in the step in flight when its outcome is unknown, never stops half way, and no
@@ -8,7 +8,7 @@
  */
 import { Duration, Schema } from "effect"
 import { Coordination, type AnyContract, type Contract, type Outgoing } from "./message.ts"
-import { Participant, type Context, type Decision } from "./participant.ts"
+import type { Context, Decision } from "./participant.ts"
 import { Table, type RowOf } from "./table.ts"
 
 export const SagaState = Schema.Literals(["RUNNING", "COMPENSATING", "COMPLETED", "COMPENSATED"])
@@ -156,7 +156,8 @@ export const advance = (
   return undefined
 }
 
-const hasEnded = (saga: SagaRow): boolean => saga.state === "COMPLETED" || saga.state === "COMPENSATED"
+/** Whether nothing more will come of it. */
+export const hasEnded = (saga: SagaRow): boolean => saga.state === "COMPLETED" || saga.state === "COMPENSATED"
 
 const reasonOf = (payload: object): string => ("reason" in payload ? String(payload.reason) : "FAILED")
 
@@ -232,7 +233,8 @@ const indexOf = (definition: SagaDefinition, name: string): number => {
   return index
 }
 
-const decisionOf = ({ row, log, send }: Advance): Decision<SagaTables, never> => ({
+/** What an orchestrator writes and sends for an advance. */
+export const decisionOf = ({ row, log, send }: Advance): Decision<SagaTables, never> => ({
   put: { sagas: [row], saga_log: log },
   send
 })
@@ -340,61 +342,5 @@ export const Saga = {
     }
     const next = after === undefined ? 0 : indexOf(definition, after) + 1
     return decisionOf(forward(definition, saga, next, context))
-  },
-
-  /**
-   * The orchestrator: a participant that gives every answer and every passed deadline to the saga it belongs to.
-   * Answers to sagas that don't exist are dropped, unless `starts` says that they start one.
-   */
-  participant: (
-    name: string,
-    definitions: ReadonlyArray<SagaDefinition>,
-    options: { readonly starts: ReadonlyArray<SagaStart> }
-  ): Participant<SagaTables> => {
-    const registry = new Map(
-      definitions.map((definition) => [`${definition.name} v${definition.version}`, definition as SagaDefinition])
-    )
-    if (registry.size !== definitions.length) throw new Error(`${name} has two definitions of one name and version`)
-    const stranger = options.starts.find((start) => !definitions.includes(start.definition))
-    if (stranger !== undefined)
-      throw new Error(`${name} starts ${stranger.definition.name}, which is none of its definitions`)
-    const definitionOf = (saga: SagaRow): SagaDefinition => {
-      const found = registry.get(`${saga.definition} v${saga.version}`)
-      if (found === undefined)
-        throw new Error(`saga ${saga.id} runs on ${saga.definition} v${saga.version}, which this build does not have`)
-      return found
-    }
-    const step = (saga: SagaRow, input: SagaInput, context: Context): Decision<SagaTables, never> => {
-      // the definition of a saga that has ended may be gone from this build
-      if (hasEnded(saga)) return {}
-      const next = advance(definitionOf(saga), saga, input, context)
-      return next === undefined ? {} : decisionOf(next)
-    }
-    const contracts = new Set<AnyContract>(options.starts.map((start) => start.on))
-    for (const { steps } of registry.values()) {
-      for (const { success, failure, undo } of steps) {
-        for (const contract of [success, failure, undo?.done]) if (contract !== undefined) contracts.add(contract)
-      }
-    }
-    const empty: Participant<SagaTables> = Participant.make(name, tables).due("sagas", {
-      decide: (_rows, saga, context) => step(saga, "deadline", context)
-    })
-    return [...contracts].reduce(
-      (participant, contract) =>
-        // The payload goes to the step of this very contract.
-        participant.on(contract as unknown as Contract<object>, {
-          touches: { sagas: (_payload, _rows, cause) => (cause.correlation === null ? [] : [cause.correlation]) },
-          decide: (rows, payload, context) => {
-            if (context.coordination !== "orchestration" || context.correlation === null) return {}
-            const saga = rows.sagas.get(context.correlation)
-            if (saga !== undefined) return step(saga, { contract, payload }, context)
-            const start = options.starts.find(({ on }) => on === contract)
-            return start === undefined
-              ? {}
-              : Saga.start(start.definition, context.correlation, start.data(payload), context, start.after)
-          }
-        }),
-      empty
-    )
   }
 }

@@ -40,6 +40,14 @@ const ownOrigin: Origin = { correlation: null, causation: null, coordination: "o
 
 export const Outbox = {
   /**
+   * Makes the partitions of the coming time slots. A participant does so by itself; who uses only the two halves calls
+   * it at start and then every quarter of a slot (six hours with slots of a day), or appending fails once they run out.
+   */
+  preparePartitions: async (sql: Pick<OpenTransaction, "unsafe">): Promise<void> => {
+    await sql.unsafe("select oncebox_prepare_partitions()", [], { prepare: false })
+  },
+
+  /**
    * Appends messages to the outbox inside the caller's transaction; they are published when it commits, and never
    * when it rolls back. Answers their ids. Throws when a payload breaks its contract: let it roll your transaction back.
    */

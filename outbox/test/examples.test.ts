@@ -1,4 +1,5 @@
 import { expect, test } from "bun:test"
+import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { Effect, Redacted } from "effect"
 import { database } from "./postgres.ts"
@@ -41,3 +42,15 @@ test("an existing service adopts outbox and inbox alone: examples/adopt.ts print
       })
     )
   ))
+
+test("the README's code is code of the examples", () => {
+  const folder = join(import.meta.dir, "..", "examples")
+  const examples = readdirSync(folder).map((file) => readFileSync(join(folder, file), "utf8"))
+  const readme = readFileSync(join(import.meta.dir, "..", "..", "README.md"), "utf8")
+  const blocks = [...readme.matchAll(/```ts\n(.*?)```/gs)].map(([, block = ""]) => block.replace(/^import .*\n+/gm, ""))
+
+  const long = blocks.filter((block) => block.split("\n").length > 3)
+
+  expect(long.length).toBe(3)
+  for (const block of long) expect(examples.some((example) => example.includes(block))).toBe(true)
+})

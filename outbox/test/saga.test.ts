@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test"
 import { Schema } from "effect"
 import { Topic, type AnyContract, type Outgoing } from "../message.ts"
 import type { Context } from "../participant.ts"
+import { Orchestrator } from "../orchestrator.ts"
 import { advance, Saga, type Advance, type SagaInput, type SagaRow, type SagaTables } from "../saga.ts"
 import type { Puts } from "../table.ts"
 import { decideWith, type Input } from "../testing/index.ts"
@@ -364,7 +365,7 @@ describe("the orchestrator", () => {
     after: "open",
     data: ({ city }) => ({ city, seat: null })
   })
-  const desk = Saga.participant("desk", [bookTrip], { starts: [startedByTrip] })
+  const desk = Orchestrator.make("desk", [bookTrip], { starts: [startedByTrip] })
 
   /** What each input made it ask, and the rows that all of them left. */
   const tell = (inputs: ReadonlyArray<Input>, given: Puts<SagaTables> = {}, by = desk) =>
@@ -479,7 +480,7 @@ describe("the orchestrator", () => {
 
   test("a saga ends on the version it started with", () => {
     const shorter = Saga.define({ ...booking, version: 2, steps: [open, seat, ticket] })
-    const both = Saga.participant("desk", [bookTrip, shorter], { starts: [] })
+    const both = Orchestrator.make("desk", [bookTrip, shorter], { starts: [] })
     const given = { sagas: [play(["TripOpened"]).row, { ...play(["TripOpened"]).row, id: "t2", version: 2 }] }
 
     const { asked } = tell([answer("SeatHeld", "t1"), answer("SeatHeld", "t2")], given, both)
@@ -511,7 +512,7 @@ describe("the orchestrator", () => {
       after: "mail",
       data: () => ({ city: "", seat: null })
     })
-    const office = Saga.participant("desk", [bookTrip], { starts: [posted] })
+    const office = Orchestrator.make("desk", [bookTrip], { starts: [posted] })
 
     const { rows, asked } = tell([answer("TicketMailed"), answer("TicketMailed"), answer("SeatHeld")], {}, office)
 
@@ -522,10 +523,10 @@ describe("the orchestrator", () => {
   test("two definitions of one name and version are refused, and a start of a definition it does not have", () => {
     const other = Saga.define({ ...booking, steps: [open, ticket] })
 
-    expect(() => Saga.participant("desk", [bookTrip, other], { starts: [] })).toThrow(
+    expect(() => Orchestrator.make("desk", [bookTrip, other], { starts: [] })).toThrow(
       "desk has two definitions of one name and version"
     )
-    expect(() => Saga.participant("desk", [other], { starts: [startedByTrip] })).toThrow(
+    expect(() => Orchestrator.make("desk", [other], { starts: [startedByTrip] })).toThrow(
       "desk starts book-trip, which is none of its definitions"
     )
   })

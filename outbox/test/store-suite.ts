@@ -98,9 +98,16 @@ export const eachTransaction =
     begin: (opening) => Effect.map(lane.begin(opening), (transaction) => ({ ...transaction, ...wrap(transaction) }))
   })
 
-/** One process of the participant, as far as a store sees it. */
-export const replica = Effect.fnUntraced(function* (world: World, switches: Switches = {}, wrap: Wrap = asIs) {
-  const participant = bank(switches) as unknown as Participant<Tables>
+/** One process of the bank, as far as a store sees it. */
+export const replica = (world: World, switches: Switches = {}, wrap: Wrap = asIs) =>
+  replicaOf(bank(switches) as unknown as Participant<Tables>, world, wrap)
+
+/** One process of a participant. */
+export const replicaOf = Effect.fnUntraced(function* (
+  participant: Participant<Tables>,
+  world: World,
+  wrap: Wrap = asIs
+) {
   const lane = wrap(yield* world.store.lane("topics", [...Object.values(participant.tables), idempotencyKeys]))
   const context: LaneContext = {
     participant,

@@ -1,6 +1,6 @@
 /** The saga of an order: what is asked of whom, what the answers mean, and how each step is taken back. */
 import { Schema } from "effect"
-import { Coordination, Request, Saga, type SagaRow, type SagaView } from "oncebox"
+import { Coordination, Orchestrator, Request, Saga, type SagaRow, type SagaView } from "oncebox"
 import {
   ApproveOrderCommand,
   CreateOrderCommand,
@@ -121,7 +121,7 @@ export const StartOrder = Request.make("StartOrder", {
   reply: OrderView
 })
 
-export const orchestrator = Saga.participant("orchestrator", [placeOrder], {
+export const orchestrator = Orchestrator.make("orchestrator", [placeOrder], {
   starts: [Saga.startedBy({ on: OrderCreatedEvent, definition: placeOrder, after: "create", data: ordered })]
 }).answers(StartOrder, {
   touches: { sagas: ({ orderId }) => [orderId] },

@@ -2,7 +2,7 @@
  * Waiting for an outcome that somebody else commits. All that wait are served by one read per tick, so it does not matter
  * which replica's transaction brought the outcome. A crash loses nothing but the waiting: the outcome can be asked for.
  */
-import { Deferred, Duration, Effect, Latch, Option, Schedule, type Scope } from "effect"
+import { Deferred, type Duration, Effect, Latch, Option, Schedule, type Scope } from "effect"
 
 export interface Waiters<A> {
   /** The outcome, or none when it isn't there in time, when too many wait already, or when the service shuts down. */

@@ -3,7 +3,7 @@ import { expect, setDefaultTimeout } from "bun:test"
 import { connectorNames } from "../../connectors/apply.ts"
 import { SERVICE_NAMES, type ServiceName } from "../../stack/supervise.ts"
 import { until } from "../../stack/wait.ts"
-import { placeAll, planOf, prepare, type Placing } from "./orders.ts"
+import { placeAll, planOf, prepare, type Placing, type Planned } from "./orders.ts"
 import { connector, counter, onStack, useStack, type Stack } from "./stack.ts"
 import { askedAgain, echo, type Taped } from "./tape.ts"
 import { ended, expectExactlyOnce, groups, quiet, readSeen, readState, subscribers } from "./world.ts"
@@ -166,33 +166,39 @@ onStack("each process is killed and started again while orders flow", async (sta
     placings.push(placing)
     await placing.reached(chunk / 3)
   }
-  const t = Date.now()
 
   for (const engine of [postgres, kafka]) {
     await flow()
-    console.log("killing", engine.name, Date.now() - t)
     await engine.kill()
     await engine.restart()
-    console.log("restarted", engine.name, Date.now() - t)
   }
-  await flow()
-  console.log("killing", "connect", Date.now() - t)
-  await connect.kill()
-  const restarts = [connect.restart()]
-  for (const name of SERVICE_NAMES) {
+  await ended(stack, placedIn(placings))
+  const restarts: Array<Promise<void>> = []
+  // against the stream, or those further down would have nothing to do when they are killed
+  for (const name of ["shipment", "user", "payment", "product", "order", "orchestrator"] as const) {
+    const arrives = arrival(stack, groups.find(({ group }) => group === name)?.topics ?? [])
     await flow()
-    console.log("killing", name, Date.now() - t)
+    await arrives()
     await stack.service(name).kill9()
     restarts.push(stack.service(name).restart())
   }
+  await flow()
+  await connect.kill()
+  restarts.push(connect.restart())
   while (placings.length * chunk < orderCount) await flow()
-  console.log("placing", Date.now() - t)
-  await Promise.all(restarts)
-  console.log("restarted", Date.now() - t)
-  await Promise.all(placings.map(({ done }) => done))
-  console.log("placed", Date.now() - t)
+  await Promise.all([...restarts, ...placings.map(({ done }) => done)])
 
-  const placed = new Map(placings.flatMap((placing) => [...placing.placed]))
-  await expectExactlyOnce(stack, plan, placed)
-  console.log("ended", Date.now() - t)
+  await expectExactlyOnce(stack, plan, placedIn(placings))
 })
+
+const placedIn = (placings: ReadonlyArray<Placing>): ReadonlyMap<string, Planned> =>
+  new Map(placings.flatMap(({ placed }) => [...placed]))
+
+/** Waits until a record arrives on one of the topics; counts from now on, not from when it is called. */
+const arrival = ({ tape }: Stack, topics: ReadonlyArray<string>): (() => Promise<void>) => {
+  let arrived = false
+  const unfollow = tape.follow(({ topic }) => {
+    if (topics.includes(topic)) arrived = true
+  })
+  return () => until(`a record on ${topics.join(", ")}`, countsWithinMs, () => arrived, 1).finally(unfollow)
+}
