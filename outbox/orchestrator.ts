@@ -51,7 +51,10 @@ const make = (
     }
   }
   const empty: Participant<SagaTables> = Participant.make(name, Saga.tables).due("sagas", {
-    decide: (_rows, saga, context) => step(saga, "deadline", context)
+    decide: (_rows, saga, context) =>
+      saga.deadline !== null && saga.deadline > context.now
+        ? { put: { sagas: [{ ...saga, due_at: saga.deadline }] } }
+        : step(saga, "deadline", context)
   })
   return [...contracts].reduce(
     (participant, contract) =>

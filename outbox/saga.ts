@@ -28,6 +28,9 @@ const sagas = Table.make("sagas", {
     coordination: Coordination,
     data: Schema.Unknown,
     reason: Schema.NullOr(Schema.String),
+    /** Until when the awaited answer should be there; null once the saga ended. */
+    deadline: Schema.NullOr(Schema.Date),
+    /** When to look at the saga, at its deadline or before: it is moved only when it has passed, to spare its index. */
     due_at: Schema.NullOr(Schema.Date),
     started_at: Schema.Date,
     ended_at: Schema.NullOr(Schema.Date)
@@ -196,12 +199,15 @@ const viewOf = (definition: SagaDefinition, saga: SagaRow): SagaView<unknown> =>
 
 const wait = (saga: SagaRow, step: AnyStep, attempt: number, asked: Outgoing, context: Context): Advance => {
   const waitMs = Math.max(step.deadlineMs, Math.min(longestWaitMs, step.deadlineMs * 2 ** (attempt - 1)))
+  const deadline = new Date(context.now.getTime() + waitMs)
+  const lookEarlier = saga.due_at !== null && saga.due_at > context.now && saga.due_at <= deadline
   const row: SagaRow = {
     ...saga,
     step: step.name,
     attempt,
     position: saga.position + 1,
-    due_at: new Date(context.now.getTime() + waitMs)
+    deadline,
+    due_at: lookEarlier ? saga.due_at : deadline
   }
   const id = context.newId()
   const message: Outgoing = { ...asked, id, correlation: saga.id, coordination: saga.coordination }
@@ -209,7 +215,7 @@ const wait = (saga: SagaRow, step: AnyStep, attempt: number, asked: Outgoing, co
 }
 
 const end = (saga: SagaRow, context: Context): Advance => {
-  const row: SagaRow = { ...saga, position: saga.position + 1, due_at: null, ended_at: context.now }
+  const row: SagaRow = { ...saga, position: saga.position + 1, deadline: null, due_at: null, ended_at: context.now }
   return { row, log: [entry(row, context, undefined)], send: [] }
 }
 
@@ -336,6 +342,7 @@ export const Saga = {
       coordination: context.coordination,
       data,
       reason: null,
+      deadline: null,
       due_at: null,
       started_at: context.now,
       ended_at: null

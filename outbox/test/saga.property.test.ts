@@ -275,7 +275,7 @@ test("an ended saga absorbs whatever comes, and waits for nothing", () => {
     for (const { before, next, now } of moments) {
       if (before !== undefined && !isRunning(before)) expect(next).toBeUndefined()
       if (next !== undefined) {
-        expect(next.row.due_at === null).toBe(!isRunning(next.row))
+        expect(next.row.deadline === null).toBe(!isRunning(next.row))
         expect(next.row.ended_at).toEqual(isRunning(next.row) ? null : now)
       }
     }
@@ -345,7 +345,7 @@ test("the wait doubles with each attempt, up to ten minutes unless the step says
       repeats = ask.step === awaited?.step && ask.back === awaited.back ? repeats + 1 : 0
       const { deadlineMs } = stepOf(trace, ask.step)
       const waitMs = Math.max(deadlineMs, Math.min(600_000, deadlineMs * 2 ** repeats))
-      expect((next.row.due_at?.getTime() ?? Number.NaN) - now.getTime()).toBe(waitMs)
+      expect((next.row.deadline?.getTime() ?? Number.NaN) - now.getTime()).toBe(waitMs)
     }
   })
 })

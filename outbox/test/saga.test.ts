@@ -7,6 +7,8 @@ import { advance, Saga, type Advance, type SagaInput, type SagaRow, type SagaTab
 import type { Puts } from "../table.ts"
 import { decideWith, type Input } from "../testing/index.ts"
 
+const later = new Date("2030-01-01T00:00:00.000Z")
+
 // A trip: opened, a seat held, the visa checked, the ticket issued and mailed. Once it is issued there is no way back.
 const commands = Topic.commands("trips-commands")
 const events = Topic.events("trips-events")
@@ -286,7 +288,7 @@ describe("a saga's paths", () => {
 describe("a saga's deadlines", () => {
   const waits = (words: ReadonlyArray<string>): number => {
     const { row, log } = play(words)
-    return ((row.due_at?.getTime() ?? Number.NaN) - (log.at(-1)?.at.getTime() ?? Number.NaN)) / 1_000
+    return ((row.deadline?.getTime() ?? Number.NaN) - (log.at(-1)?.at.getTime() ?? Number.NaN)) / 1_000
   }
   const minutes = 60
 
@@ -450,11 +452,22 @@ describe("the orchestrator", () => {
   test("a deadline that passed is the row that fell due", () => {
     const given = running(["TripOpened"])
 
-    const { rows, asked } = tell([{ due: "sagas", key: "t1" }], given)
+    const { rows, asked } = tell([{ due: "sagas", key: "t1", at: later }], given)
 
     expect(sagaOf(rows, "t1")).toMatchObject({ step: "hold seat", attempt: 2 })
     expect(asked.map(({ contract }) => contract.type)).toEqual(["HoldSeat"])
     expect(rows.saga_log).toMatchObject([{ cause_type: "due sagas", cause_id: null }])
+  })
+
+  test("a look before the deadline only moves the next look to it", () => {
+    const row = play(["TripOpened"]).row
+    const lookAt = new Date((row.deadline?.getTime() ?? Number.NaN) - 1)
+
+    const { rows, asked } = tell([{ due: "sagas", key: "t1", at: lookAt }], { sagas: [{ ...row, due_at: lookAt }] })
+
+    expect(asked).toEqual([])
+    expect(rows.sagas).toEqual([{ ...row, due_at: row.deadline }])
+    expect(rows.saga_log).toEqual([])
   })
 
   test("two sagas whose messages come in turns keep their data apart", () => {
@@ -493,7 +506,7 @@ describe("the orchestrator", () => {
     const message = "saga t1 runs on book-trip v7, which this build does not have"
 
     expect(() => tell([answer("SeatHeld")], { sagas: [row] })).toThrow(message)
-    expect(() => tell([{ due: "sagas", key: "t1" }], { sagas: [row] })).toThrow(message)
+    expect(() => tell([{ due: "sagas", key: "t1", at: later }], { sagas: [row] })).toThrow(message)
   })
 
   test("a late reply to an ended saga of such a version is no trouble", () => {

@@ -6,12 +6,12 @@ import { encodePayload, keyOfPayload, type Outgoing } from "../message.ts"
 import type { Decision, Participant } from "../participant.ts"
 import { keyOf, WorkingSet, type Puts, type Tables } from "../table.ts"
 
-/** When everything is decided. */
+/** When everything is decided, but for rows that fall due later. */
 export const decidedAt = new Date("2026-01-01T00:00:00.000Z")
 
-/** A message, a request, or the row under a key that falls due. */
+/** A message, a request, or the row under a key that falls due, at its time or at a later one. */
 export type Input = Outgoing | { readonly request: { readonly type: string }; readonly payload: object } | Due
-type Due = { readonly due: string; readonly key: string }
+type Due = { readonly due: string; readonly key: string; readonly at?: Date }
 
 /** The last input's decision, and the rows and log entries that all of them left. */
 export type Decided<T extends Tables> = Decision<T> & { readonly rows: Required<Puts<T>> }
@@ -29,9 +29,9 @@ export const decideWith = <T extends Tables>(by: Participant<T>, given: Puts<T>,
 }
 
 const decideOne = (by: Deciding, stored: Puts<Tables>, input: Input, newId: () => string): Decided<Tables> => {
-  const { handler, payload, ...cause } = arrivalOf(by, stored, input)
+  const { handler, payload, now, ...cause } = arrivalOf(by, stored, input)
   if (handler === undefined || payload === undefined) throw new Error(`nothing is decided for ${cause.type}`)
-  const context = { ...cause, id: newId(), traceparent: null, now: decidedAt, newId }
+  const context = { ...cause, id: newId(), traceparent: null, now, newId }
   const working = new WorkingSet(by.tables)
   const view = working.view()
   for (const [name, table] of Object.entries(by.tables)) {
@@ -51,11 +51,14 @@ const decideOne = (by: Deciding, stored: Puts<Tables>, input: Input, newId: () =
 }
 
 const arrivalOf = (by: Deciding, stored: Puts<Tables>, input: Input) => {
-  const cause = { key: "", correlation: null, coordination: "orchestration" } as const
+  const cause = { key: "", correlation: null, coordination: "orchestration", now: decidedAt } as const
   if ("due" in input) {
     const { due, key } = input
     const payload = stored[due]?.find((row) => by.tables[due] !== undefined && keyOf(by.tables[due], row) === key)
-    return { ...cause, type: `due ${due}`, key, handler: by.timers.get(due), payload }
+    const dueAt =
+      payload !== undefined && "due_at" in payload && payload.due_at instanceof Date ? payload.due_at : decidedAt
+    const now = input.at ?? (dueAt > decidedAt ? dueAt : decidedAt)
+    return { ...cause, type: `due ${due}`, key, handler: by.timers.get(due), payload, now }
   }
   if ("request" in input) {
     const { request, payload } = input
@@ -65,5 +68,5 @@ const arrivalOf = (by: Deciding, stored: Puts<Tables>, input: Input) => {
   const { contract, payload, correlation, coordination = "orchestration" } = input
   const key = keyOfPayload(contract, payload)
   const handler = by.messages.get(contract)
-  return { type: contract.type, key, correlation: correlation ?? key, coordination, handler, payload }
+  return { ...cause, type: contract.type, key, correlation: correlation ?? key, coordination, handler, payload }
 }

@@ -167,28 +167,37 @@ onStack("each process is killed and started again while orders flow", async (sta
     await placing.reached(chunk / 3)
   }
 
+  const t = Date.now()
+  const lap = (w: string) => console.log(w, Date.now() - t)
   for (const engine of [postgres, kafka]) {
     await flow()
+    lap(engine.name)
     await engine.kill()
     await engine.restart()
   }
+  lap("restarted")
   await ended(stack, placedIn(placings))
+  lap("ended")
   const restarts: Array<Promise<void>> = []
   // against the stream, or those further down would have nothing to do when they are killed
   for (const name of ["shipment", "user", "payment", "product", "order", "orchestrator"] as const) {
     const arrives = arrival(stack, groups.find(({ group }) => group === name)?.topics ?? [])
     await flow()
     await arrives()
+    lap(name)
     await stack.service(name).kill9()
-    restarts.push(stack.service(name).restart())
+    restarts.push(stack.service(name).restart().then(() => lap(`${name} is back`)))
   }
   await flow()
   await connect.kill()
-  restarts.push(connect.restart())
+  restarts.push(connect.restart().then(() => lap('connect back')))
   while (placings.length * chunk < orderCount) await flow()
+  lap("flown")
   await Promise.all([...restarts, ...placings.map(({ done }) => done)])
 
+  lap("restarted")
   await expectExactlyOnce(stack, plan, placedIn(placings))
+  lap("checked")
 })
 
 const placedIn = (placings: ReadonlyArray<Placing>): ReadonlyMap<string, Planned> =>
