@@ -220,10 +220,10 @@ class FetchBuffer {
   take(limit: TakeLimit): Effect.Effect<ReadonlyArray<BrokerRecord>, BrokerError> {
     return Effect.callback<ReadonlyArray<BrokerRecord>, BrokerError>((resume) => {
       const attempt = (): void => {
-        if (this.crash !== undefined) resume(Effect.fail(this.crash))
-        else if (this.records.length > 0) resume(Effect.succeed(this.takeNow(limit)))
-        else return
+        if (this.crash === undefined && this.records.length === 0) return
+        // before it is resumed: who took may take again at once
         this.wake = () => {}
+        resume(this.crash === undefined ? Effect.succeed(this.takeNow(limit)) : Effect.fail(this.crash))
       }
       this.wake = attempt
       attempt()

@@ -1,0 +1,151 @@
+/** The Kafka broker keeps the promises of a broker, and has guards against what kafkajs does. */
+import { afterAll, beforeAll, expect, test } from "bun:test"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { Effect, Exit, Layer, Scope } from "effect"
+import { Kafka, logLevel } from "kafkajs"
+import RequestQueue from "kafkajs/src/network/requestQueue/index.js"
+import { freePorts } from "../../stack/ports.ts"
+import { installEngines } from "../../stack/install.ts"
+import { startKafka } from "../../stack/kafka.ts"
+import { openLedger, type Ledger } from "../../stack/ledger.ts"
+import type { Running } from "../../stack/process.ts"
+import { until } from "../../stack/wait.ts"
+import {
+  brokerSuite,
+  collect,
+  effectTest,
+  member,
+  newGroup,
+  numbered,
+  partitions,
+  valueOf,
+  type World
+} from "./broker-suite.ts"
+import { Broker } from "../broker/broker.ts"
+import { layerKafka, Topics } from "../broker/kafka.ts"
+
+const sessionTimeoutMs = 3_000
+const dir = mkdtempSync(join(tmpdir(), "oncebox-kafka-"))
+const scope = Scope.makeUnsafe()
+let ledger: Ledger
+let kafka: Running
+let brokers: ReadonlyArray<string>
+let world: World
+let topics = 0
+
+beforeAll(async () => {
+  const engines = await installEngines()
+  ledger = await openLedger(dir)
+  const [port = 0, controllerPort = 0] = await freePorts([[], []])
+  kafka = await startKafka({
+    engines,
+    dataDir: join(dir, "data"),
+    propertiesFile: join(dir, "kafka.properties"),
+    logFile: join(dir, "kafka.log"),
+    port,
+    controllerPort,
+    ledger
+  })
+  brokers = [`127.0.0.1:${port}`]
+  const options = { brokers, clientId: "test", sessionTimeoutMs }
+  const context = await Effect.runPromise(Layer.build(layerKafka(options)).pipe(Scope.provide(scope)))
+  world = {
+    broker: await Effect.runPromise(Effect.provideContext(Broker, context)),
+    topic: async () => {
+      const name = `topic-${++topics}`
+      await Effect.runPromise(Topics.create(options, [{ name, partitions }], 1))
+      return name
+    }
+  }
+}, 180_000)
+
+afterAll(async () => {
+  await Effect.runPromise(Scope.close(scope, Exit.void))
+  await kafka.stop()
+  ledger.close()
+  rmSync(dir, { recursive: true, force: true })
+}, 60_000)
+
+brokerSuite("the Kafka broker", () => world)
+
+test("an idle connection arms no timer", () => {
+  const queue = { pending: [], throttledUntil: -1, throttleCheckTimeoutId: null }
+
+  RequestQueue.prototype.scheduleCheckPendingRequests.call(queue)
+
+  expect(queue.throttleCheckTimeoutId).toBe(null)
+})
+
+effectTest("a consumer goes on after its broker was killed and started again", () =>
+  Effect.gen(function* () {
+    const topic = yield* Effect.promise(world.topic)
+    const { subscription } = yield* member(world.broker, newGroup(), topic)
+    yield* world.broker.publish(numbered(topic, 5))
+    yield* collect(subscription, 5, true)
+
+    yield* Effect.promise(async () => {
+      await kafka.kill()
+      await kafka.restart()
+    })
+    yield* world.broker.publish(numbered(topic, 5, 5)).pipe(Effect.retry({ times: 20 }))
+    const values = new Set<number>()
+    while (![5, 6, 7, 8, 9].every((value) => values.has(value))) {
+      for (const record of yield* collect(subscription, 1, true)) values.add(valueOf(record))
+    }
+
+    expect([5, 6, 7, 8, 9].every((value) => values.has(value))).toBe(true)
+  })
+)
+
+effectTest("a member that leaves hands its partitions over at once, long before its session would time out", () =>
+  Effect.gen(function* () {
+    const patient = { brokers, clientId: "patient", sessionTimeoutMs: 30_000 }
+    const broker = yield* Effect.provideContext(Broker, yield* Layer.build(layerKafka(patient)))
+    const topic = yield* Effect.promise(world.topic)
+    const group = newGroup()
+    const one = yield* member(broker, group, topic)
+    yield* broker.publish(numbered(topic, 3))
+    yield* collect(one.subscription, 3, true)
+
+    yield* one.close
+    const left = performance.now()
+    yield* broker.publish(numbered(topic, 3, 3))
+    const two = yield* member(broker, group, topic)
+    yield* collect(two.subscription, 3, true)
+
+    expect(performance.now() - left).toBeLessThan(10_000)
+  })
+)
+
+effectTest("a member whose pass takes longer than the session stays in its group, with a full buffer too", () =>
+  Effect.gen(function* () {
+    const topic = yield* Effect.promise(world.topic)
+    const group = newGroup()
+    const { subscription } = yield* member(world.broker, group, topic)
+    const padding = "x".repeat(100_000)
+    // more than the buffer holds, so that kafkajs is held back while the pass below takes its time
+    const heavy = numbered(topic, 150).map((record) => ({ ...record, headers: { ...record.headers, padding } }))
+    for (let n = 0; n < heavy.length; n += 10) yield* world.broker.publish(heavy.slice(n, n + 10))
+    const first = yield* subscription.take({ messages: 1, bytes: 1 })
+    const admin = new Kafka({ brokers: [...brokers], logLevel: logLevel.NOTHING }).admin()
+    yield* Effect.promise(() => admin.connect())
+    const memberId = Effect.promise(async () => {
+      const description = await admin.describeGroups([group])
+      return description.groups[0]?.members.map((each) => each.memberId)
+    })
+
+    const before = yield* memberId
+    const longer = performance.now() + 2 * sessionTimeoutMs
+    yield* Effect.promise(() => until("longer than a session", 60_000, () => performance.now() > longer, 250))
+    const after = yield* memberId
+    yield* Effect.promise(() => admin.disconnect())
+    yield* subscription.processed(first)
+    const rest = yield* collect(subscription, 149, true)
+
+    expect(before?.length).toBe(1)
+    expect(after).toEqual(before)
+    expect(new Set([...first, ...rest].map(valueOf)).size).toBe(150)
+  })
+)
