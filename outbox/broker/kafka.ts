@@ -35,6 +35,9 @@ export interface KafkaOptions {
 const bufferedBytes = 8_388_608
 const bufferedMessages = 8_192
 
+/** How often offsets are committed: a crash brings back what was processed since, and the inbox drops it. */
+const commitEvery = "250 millis"
+
 const kafkaOf = (options: KafkaOptions): Kafka =>
   new Kafka({
     clientId: options.clientId,
@@ -146,7 +149,7 @@ const subscribe = (
         eachBatch: (payload) => buffer.fetched(payload)
       })
     )
-    yield* Effect.forkScoped(buffer.commit().pipe(Effect.delay("50 millis"), Effect.forever))
+    yield* Effect.forkScoped(buffer.commit().pipe(Effect.delay(commitEvery), Effect.forever))
     return { take: (limit) => buffer.take(limit), processed: (records) => Effect.sync(() => buffer.processed(records)) }
   })
 
