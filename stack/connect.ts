@@ -68,7 +68,8 @@ export const startConnect = async (options: ConnectOptions): Promise<Running> =>
       engines: options.engines,
       mainClass: "org.apache.kafka.connect.cli.ConnectDistributed",
       args: [options.propertiesFile],
-      heapMb: 512
+      heapMb: 512,
+      slack: true
     }),
     env: {
       POSTGRES_HOST: options.postgres.host,

@@ -134,12 +134,12 @@ export const startEngines = async (options: EnginesOptions): Promise<RunningEngi
       ledger,
       stop: async () => {
         // Connect commits its last offsets while both others still answer.
-        try {
-          await connect.stop()
-        } finally {
-          await Promise.all([kafka.stop(), postgres.stop()])
-          ledger.close()
-        }
+        const ended = [
+          ...(await Promise.allSettled([connect.stop()])),
+          ...(await Promise.allSettled([kafka.stop(), postgres.stop()]))
+        ]
+        ledger.close()
+        for (const outcome of ended) if (outcome.status === "rejected") throw outcome.reason
       }
     }
   } catch (cause) {

@@ -8,6 +8,8 @@ export interface JavaCommand {
   readonly mainClass: string
   readonly args: readonly string[]
   readonly heapMb: number
+  /** Gives its waits 2 ms of slack, on Linux. */
+  readonly slack?: boolean | undefined
 }
 
 /** A file and its arguments, ready to spawn. */
@@ -26,7 +28,7 @@ export const javaCommand = (command: JavaCommand): { readonly file: string; read
     command.mainClass,
     ...command.args
   ]
-  return process.platform === "linux"
+  return command.slack && process.platform === "linux"
     ? { file: "/bin/sh", args: ["-c", SLACK, command.engines.java, ...args] }
     : { file: command.engines.java, args }
 }

@@ -73,7 +73,8 @@ const format = async (options: KafkaOptions): Promise<void> => {
   const { file, args } = javaCommand({
     engines: options.engines,
     mainClass: "kafka.tools.StorageTool",
-    args: ["format", "-t", clusterId, "-c", options.propertiesFile],
+    // With an equals sign: one id in 64 begins with a dash.
+    args: ["format", `--cluster-id=${clusterId}`, "-c", options.propertiesFile],
     heapMb: 128
   })
   const child = Bun.spawn([file, ...args], {

@@ -104,6 +104,9 @@ export interface SqlFailure {
   readonly constraint: string | undefined
 }
 
+/** Whether the code is Postgres' own, and not the driver's word for a connection that was lost. */
+export const isSqlState = (code: string): boolean => /^[0-9A-Z]{5}$/.test(code)
+
 export const failureOf = (error: unknown): SqlFailure => {
   const fields: Readonly<Record<string, unknown>> = typeof error === "object" && error !== null ? { ...error } : {}
   const text = (value: unknown): string | undefined => (typeof value === "string" ? value : undefined)

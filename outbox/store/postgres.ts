@@ -11,6 +11,7 @@ import {
   connect,
   checkViolation,
   failureOf,
+  isSqlState,
   inFailedTransaction,
   boundsOf,
   uniqueViolation,
@@ -97,11 +98,16 @@ class Pool {
   use<A>(run: (sql: Sql) => Promise<A>): Effect.Effect<A, StoreUnavailable> {
     return Effect.suspend(() => {
       const { sql } = this
-      return Effect.tryPromise({ try: () => run(sql), catch: unavailable }).pipe(
+      return Effect.tryPromise({ try: () => run(sql), catch: (error) => error }).pipe(
+        Effect.mapError((error) => {
+          // a connection that ended before it was made tells nobody but the query that waited for it
+          if (!isSqlState(failureOf(error).code)) this.reopen(sql)
+          return unavailable(error)
+        }),
         Effect.timeoutOrElse({
           duration: boundsOf(this.options).answerMs,
           orElse: () => {
-            // a connection that answers nothing would take the next queries too
+            // one that answers nothing would take the next queries too
             this.reopen(sql)
             return Effect.fail(notAnswered())
           }
@@ -240,7 +246,10 @@ class Lane {
         this.partitionsMissing = false
       }
       const epoch = this.epoch
-      yield* this.run([this.statement("library", "select 1")])
+      // a connection that ended before it was made tells nobody but the query that waited for it
+      yield* this.run([this.statement("library", "select 1")]).pipe(
+        Effect.onError(() => Effect.sync(() => this.reopen()))
+      )
       if (epoch !== this.epoch)
         return yield* new StoreUnavailable({ message: "the connection was lost as it was made" })
       this.connectedIn = epoch

@@ -65,7 +65,12 @@ const make = (table: AnyTable, types: ReadonlyMap<string, string>, primaryKey: s
       order by due_at
       limit $1::int
       for update skip locked`,
-    insert: `insert into ${name} (${columns}) select ${columns} from ${record}`,
+    // in key order, so that two that insert the same rows never wait for each other
+    insert: `
+      insert into ${name} (${columns})
+      select ${columns}
+      from ${record}
+      ${table.kind === "log" ? "" : `order by ${key}`}`,
     update: `
       update ${name} as t
       set ${changeable.map((column) => `${quoted(column)} = r.${quoted(column)}`).join(", ")}

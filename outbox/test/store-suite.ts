@@ -740,6 +740,22 @@ export const storeSuite = (name: string, open: OpenWorld): void => {
       })
     )
 
+    inWorld("are not decided by a redelivery, even when they could be by now", (world) =>
+      Effect.gen(function* () {
+        const switches = broken()
+        const one = yield* replica(world, switches)
+        const bad = deposit("a", 13)
+        yield* one.take(bad)
+        switches.repaired = true
+        const before = yield* everything(world)
+
+        const outcomes = yield* one.take(bad)
+
+        expect(tags(outcomes)).toEqual(["duplicate"])
+        expect(yield* everything(world)).toEqual(before)
+      })
+    )
+
     inWorld("are decided by a redrive exactly once", (world) =>
       Effect.gen(function* () {
         const switches = broken()

@@ -2,8 +2,7 @@
  * What must be true once all is quiet, as pure functions over what was read from the databases and the topics. Each
  * answers with what is wrong; nothing is the good answer.
  */
-import type { RowOf, SagaRow } from "oncebox"
-import type { Saga } from "oncebox"
+import type { RowOf, Saga, SagaRow } from "oncebox"
 import type { Order, ordersHistory } from "../order/order.ts"
 import type { Account, LedgerEntry, Payment } from "../payment/payment.ts"
 import type { Product, Reservation } from "../product/product.ts"
@@ -47,8 +46,8 @@ export interface World {
   readonly ledger: ReadonlyArray<LedgerEntry>
   readonly users: ReadonlyArray<User>
   readonly shipments: ReadonlyArray<Shipment>
-  readonly sagas: ReadonlyArray<SagaRow>
-  readonly sagaLog: ReadonlyArray<RowOf<(typeof Saga.tables)["saga_log"]>>
+  readonly sagas: ReadonlyArray<Pick<SagaRow, "id" | "state" | "position" | "due_at" | "ended_at">>
+  readonly sagaLog: ReadonlyArray<Pick<RowOf<(typeof Saga.tables)["saga_log"]>, "saga_id" | "position" | "state">>
   readonly outbox: ReadonlyArray<Sent>
   readonly inbox: ReadonlyArray<Seen>
   readonly letters: ReadonlyArray<Seen & { readonly reason: string }>
@@ -120,10 +119,8 @@ const outcomes: Check = ({ orders }, { plan, placed }) => {
     ...wrong,
     ...[...asked].flatMap(([id, wanted]) => {
       const due = Math.min(wanted, plan.products.find((product) => product.id === id)?.quantity ?? 0)
-      return when(
-        approved.get(id) !== due && (approved.get(id) ?? 0) !== due,
-        `${approved.get(id) ?? 0} of ${id} were sold, not ${due}`
-      )
+      const sold = approved.get(id) ?? 0
+      return when(sold !== due, `${sold} of ${id} were sold, not ${due}`)
     })
   ]
 }

@@ -20,7 +20,7 @@ import {
   type Service,
   type ServiceName
 } from "../../stack/supervise.ts"
-import { text, until } from "../../stack/wait.ts"
+import { text, until, within } from "../../stack/wait.ts"
 import { startTape, type Tape } from "./tape.ts"
 import { keepFile } from "./warden.ts"
 
@@ -36,6 +36,8 @@ export interface Stack {
   readonly tape: Tape
   /** Another process of a service on ports of its own, in the same consumer group; or another program in its place. */
   readonly start: (name: ServiceName, label: string, script?: string) => Promise<Replica>
+  /** Starts again whatever an earlier test that failed left dead. */
+  readonly revive: () => Promise<void>
   /** Keeps the folder for whoever looks into what failed. */
   readonly keep: () => void
 }
@@ -45,6 +47,7 @@ export type Database = (typeof SERVICES)[ServiceName]["database"]
 const folder = resolve(import.meta.dir, "..", "..", ".stack")
 const prefix = "e2e-"
 const graceMs = 3_000
+const wardenWithinMs = 30_000
 
 let current: { readonly stack: Promise<Stack>; readonly stop: () => Promise<void> } | undefined
 let users = 0
@@ -78,6 +81,7 @@ export const onStack = (name: string, body: (stack: Stack) => Promise<void>): vo
     if (current === undefined) throw new Error("call useStack() in the file")
     const stack = await current.stack
     try {
+      await stack.revive()
       await body(stack)
     } catch (cause) {
       stack.keep()
@@ -104,17 +108,16 @@ const up = async (ends: Array<() => unknown>): Promise<Stack> => {
   await removeOld()
   mkdirSync(folder, { recursive: true })
   const dir = mkdtempSync(join(folder, prefix))
-  let kept = false
   const warden = Bun.spawn([process.execPath, join(import.meta.dir, "warden.ts"), dir], {
     stdin: "pipe",
     stdout: "ignore",
     stderr: "ignore"
   })
   warden.unref()
-  ends.push(() => {
-    // the warden ends when its stdin does
-    void warden.stdin.end()
-    if (!kept) rmSync(dir, { recursive: true, force: true })
+  ends.push(async () => {
+    // it ends when its stdin does, and takes the folder with it
+    await warden.stdin.end()
+    await within("the warden's end", wardenWithinMs, warden.exited)
   })
 
   const engines = await startEngines({ dir })
@@ -141,7 +144,9 @@ const up = async (ends: Array<() => unknown>): Promise<Stack> => {
     const env = { ...serviceEnv(engines, name), PORT: String(port), ADMIN_PORT: String(adminPort) }
     const service = await startService(name, env, join(engines.dir, "log", `${label}.log`), {
       ledger: engines.ledger,
-      script
+      script,
+      // one that was killed gets its partitions back when its group gives it up
+      readyWithinMs: 120_000
     })
     const replica = Object.assign(service, { adminUrl: `http://127.0.0.1:${adminPort}` })
     replicas.push(replica)
@@ -159,10 +164,12 @@ const up = async (ends: Array<() => unknown>): Promise<Stack> => {
     database: (name) => known(databases, name),
     tape,
     start,
-    keep: () => {
-      kept = true
-      writeFileSync(join(dir, keepFile), "a test failed\n")
-    }
+    revive: async () => {
+      for (const one of [engines.postgres, engines.kafka, engines.connect, ...services.values()]) {
+        if (!one.alive()) await one.restart()
+      }
+    },
+    keep: () => writeFileSync(join(dir, keepFile), "a test failed\n")
   }
 }
 

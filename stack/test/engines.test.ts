@@ -15,13 +15,12 @@ import { until } from "../wait.ts"
 const TOPIC = "orders-events"
 const FLOWS_WITHIN_MS = 60_000
 
-const BUSY = (loadavg()[0] ?? 0) > availableParallelism()
-
 setDefaultTimeout(180_000)
 
 let dir: string
 let engines: RunningEngines
 let startedInMs: number
+let loadWhileStarting: number
 let sql: postgres.Sql
 
 beforeAll(async () => {
@@ -30,6 +29,7 @@ beforeAll(async () => {
   const begun = performance.now()
   engines = await startEngines({ dir })
   startedInMs = performance.now() - begun
+  loadWhileStarting = loadavg()[0] ?? 0
   sql = connection("orders")
   await makeDatabase()
   const admin = kafka().admin()
@@ -45,9 +45,9 @@ afterAll(async () => {
   if (dir) rmSync(dir, { recursive: true, force: true })
 })
 
-// A promise about the machine too: not asked of one that was busy with something else when it began.
-test.skipIf(BUSY)("three engines are ready within 15 s of a start with nothing on disk", () => {
-  expect(startedInMs).toBeLessThan(15_000)
+test("three engines are ready within 15 s of a start with nothing on disk", () => {
+  // A promise about the machine too, which can't be asked of one that has more to do than it has processors.
+  expect(startedInMs).toBeLessThan(loadWhileStarting > availableParallelism() ? 120_000 : 15_000)
 })
 
 test("an outbox row becomes one record: bare key, the payload's text, every column a header", async () => {
