@@ -31,6 +31,9 @@ export interface KafkaOptions {
   readonly sessionTimeoutMs?: number
 }
 
+/** Longer than a transaction may take, so that a stalled pass is over before its partitions go to others; not longer, for a killed member keeps them until then. */
+const defaultSessionTimeoutMs = 15_000
+
 /** The buffer's bound: fetching pauses above it. One fetch may go over it by what it brings. */
 const bufferedBytes = 8_388_608
 const bufferedMessages = 8_192
@@ -115,7 +118,7 @@ const subscribe = (
   topics: ReadonlyArray<string>
 ): Effect.Effect<Subscription, BrokerError, Scope.Scope> =>
   Effect.gen(function* () {
-    const sessionTimeout = options.sessionTimeoutMs ?? 30_000
+    const sessionTimeout = options.sessionTimeoutMs ?? defaultSessionTimeoutMs
     const consumer = kafka.consumer({
       groupId: group,
       sessionTimeout,
@@ -156,7 +159,12 @@ const subscribe = (
 /** A record, and the membership of the group under which it was fetched. */
 interface Fetched extends BrokerRecord {
   readonly generation: number
+  /** What it takes of the buffer. */
+  readonly bytes: number
 }
+
+const sizeOf = ({ key, value, headers = {} }: KafkaMessage): number =>
+  [key, value, ...Object.values(headers).flat()].reduce((bytes, part) => bytes + (part?.length ?? 0), 512)
 
 class FetchBuffer {
   private records: Array<Fetched> = []
@@ -202,8 +210,10 @@ class FetchBuffer {
 
   private push(topic: string, partition: number, generation: number, message: KafkaMessage): void {
     const { key, value, headers, offset } = message
-    this.records.push({ topic, partition, offset: BigInt(offset), key, value, headers: headers ?? {}, generation })
-    this.bytes += (value?.length ?? 0) + 512
+    const bytes = sizeOf(message)
+    const position = { topic, partition, offset: BigInt(offset) }
+    this.records.push({ ...position, key, value, headers: headers ?? {}, generation, bytes })
+    this.bytes += bytes
   }
 
   private full(): boolean {
@@ -240,7 +250,7 @@ class FetchBuffer {
     let count = 0
     let bytes = 0
     while (count < this.records.length && count < limit.messages && (count === 0 || bytes < limit.bytes)) {
-      bytes += (this.records[count]?.value?.length ?? 0) + 512
+      bytes += this.records[count]?.bytes ?? 0
       count++
     }
     const taken = this.records.splice(0, count)

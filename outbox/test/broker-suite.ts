@@ -139,6 +139,24 @@ export const brokerSuite = (name: string, world: () => World): void => {
       })
     )
 
+    effectTest("records of a partition are taken in their order, however few at a time", () =>
+      Effect.gen(function* () {
+        const { broker, topic: newTopic } = world()
+        const topic = yield* Effect.promise(newTopic)
+        const { subscription } = yield* member(broker, newGroup(), topic)
+        yield* broker.publish(numbered(topic, 60))
+        const records: Array<BrokerRecord> = []
+
+        while (records.length < 60) records.push(...(yield* subscription.take({ messages: 7, bytes: 10_000_000 })))
+
+        const byPartition = Map.groupBy(records, (record) => record.partition)
+        expect(byPartition.size).toBe(partitions)
+        for (const own of byPartition.values()) {
+          expect(own.map(({ offset }) => Number(offset))).toEqual([...range(own.length)])
+        }
+      })
+    )
+
     effectTest("a take that is given up loses nothing", () =>
       Effect.gen(function* () {
         const { broker, topic: newTopic } = world()

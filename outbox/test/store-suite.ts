@@ -3,7 +3,7 @@
  * all of it; what only a real database can get wrong is in `store.postgres.test.ts`.
  */
 import { describe, expect, test } from "bun:test"
-import { Deferred, Effect, References, type Scope } from "effect"
+import { Deferred, Effect, Exit, Fiber, References, type Scope } from "effect"
 import {
   accounts,
   bank,
@@ -230,6 +230,7 @@ const amountOf = (payload: object): unknown => ("amount" in payload ? payload.am
 const textOf = (payload: object): unknown => ("text" in payload ? payload.text : undefined)
 
 const day = 86_400_000
+const greatestInt = 2 ** 31 - 1
 
 /** Runs the suite; `open` makes an empty store for each case. */
 export const storeSuite = (name: string, open: OpenWorld): void => {
@@ -1206,6 +1207,30 @@ export const storeSuite = (name: string, open: OpenWorld): void => {
       })
     )
 
+    inWorld("beyond what the queue holds are refused at once, and the others are answered", (world) =>
+      Effect.gen(function* () {
+        const open = Deferred.makeUnsafe<void>()
+        const held: Wrap = (lane) => ({
+          begin: (opening) => Effect.andThen(Deferred.await(open), lane.begin(opening))
+        })
+        const requests = yield* (yield* replica(world, {}, held)).requests
+        const bound = 10_000
+        const first = yield* Effect.forkChild(requests.submit(Open, ask("first", 1)))
+        yield* Effect.promise(() => until("a pass", 5_000, () => true))
+        const waiting = yield* Effect.forEach(Array.from({ length: bound }), (_, n) =>
+          Effect.forkChild(requests.submit(Open, ask(`a${n}`, 1)))
+        )
+        yield* Effect.yieldNow
+
+        const refused = yield* Effect.flip(requests.submit(Open, ask("last", 1)))
+        yield* Effect.forEach(waiting.slice(1), Fiber.interrupt)
+        yield* Deferred.done(open, Exit.void)
+
+        expect(refused._tag).toBe("QueueFull")
+        expect(yield* Fiber.join(first)).toEqual(ask("first", 1))
+      })
+    )
+
     inWorld("that are at fault fail alone, write nothing and may be asked again", (world) =>
       Effect.gen(function* () {
         let repaired = false
@@ -1313,6 +1338,20 @@ export const storeSuite = (name: string, open: OpenWorld): void => {
         const outcomes = yield* one.take(...bad)
 
         expect(tags(outcomes)).toEqual(bad.map(() => "duplicate"))
+      })
+    )
+
+    inWorld("lets a due row that is refused not hold up the others", (world) =>
+      Effect.gen(function* () {
+        const { participant, publish, counted } = yield* running(world, {})
+        const due = (account: string, balance: number, dueInMs: number) => OpenAccount.of({ account, balance, dueInMs })
+
+        // one more does not fit into the column
+        yield* publish([due("a", 0, -3_000), due("b", greatestInt, -2_000), due("c", 0, -1_000)])
+        yield* counted("timers", 2)
+
+        expect(yield* balances(world)).toEqual({ a: 1, b: greatestInt, c: 1 })
+        expect(participant.health().ready).toBe(true)
       })
     )
 

@@ -9,8 +9,12 @@ storeSuite(
   "the memory store",
   Effect.gen(function* () {
     const database = emptyDatabase()
-    database.refuses = (table, row) =>
-      table === accounts.name && accounts.decode(row).balance < 0 ? "balance is below zero" : undefined
+    // as the columns of the real table do
+    database.refuses = (table, row) => {
+      if (table !== accounts.name) return undefined
+      const { balance } = accounts.decode(row)
+      return balance < 0 || balance > 2 ** 31 - 1 ? "balance is out of range" : undefined
+    }
     const context = yield* Layer.build(layerMemory(database))
     return {
       store: yield* Effect.provideContext(Store, context),

@@ -655,7 +655,9 @@ describe("the Postgres store: a transaction", () => {
       }
 
       expect(heard.filter((message) => message.startsWith("40P01"))).toEqual([])
-      expect((yield* counts(world)).entries).toBe(rounds * 4 * keys.length)
+      const { balances, entries } = yield* counts(world)
+      expect(entries).toBe(rounds * 4 * keys.length)
+      expect(new Set(balances)).toEqual(new Set([4]))
     })
   )
 

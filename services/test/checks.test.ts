@@ -1,6 +1,6 @@
 /** Each check finds what it is there for: a small world in which all is well, broken in one place at a time. */
 import { expect, test } from "bun:test"
-import { checks, violations, type Expected, type World } from "./checks.ts"
+import { violations, type checks, type Expected, type World } from "./checks.ts"
 import type { Planned } from "./orders.ts"
 
 const at = (second: number): Date => new Date(Date.UTC(2026, 0, 1, 0, 0, second))

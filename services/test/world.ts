@@ -35,37 +35,32 @@ const rowsOf = async <Row extends object>(sql: Sql, table: Readable<Row>): Promi
   (await sql`select ${sql([...table.columns])} from ${sql(table.name)}`).map((row) => table.decode(row))
 
 /** Every row of the services' own tables. */
-const readRows = async (stack: Stack) => {
+const readRows = (stack: Stack) => {
   const inOrders = stack.database("orders")
   const inProducts = stack.database("products")
   const inPayments = stack.database("payments")
   const inSagas = stack.database("sagas")
-  const [a, b, c, d, e, f, g, h, i, j, k] = await Promise.all([
-    rowsOf(inOrders, orders),
-    rowsOf(inOrders, ordersHistory),
-    rowsOf(inProducts, products),
-    rowsOf(inProducts, reservations),
-    rowsOf(inPayments, accounts),
-    rowsOf(inPayments, payments),
-    rowsOf(inPayments, ledger),
-    rowsOf(stack.database("users"), users),
-    rowsOf(stack.database("shipments"), shipments),
-    rowsOf(inSagas, Saga.tables.sagas),
-    rowsOf(inSagas, Saga.tables.saga_log)
-  ])
-  return {
-    orders: a,
-    history: b,
-    products: c,
-    reservations: d,
-    accounts: e,
-    payments: f,
-    ledger: g,
-    users: h,
-    shipments: i,
-    sagas: j,
-    sagaLog: k
-  }
+  return together({
+    orders: rowsOf(inOrders, orders),
+    history: rowsOf(inOrders, ordersHistory),
+    products: rowsOf(inProducts, products),
+    reservations: rowsOf(inProducts, reservations),
+    accounts: rowsOf(inPayments, accounts),
+    payments: rowsOf(inPayments, payments),
+    ledger: rowsOf(inPayments, ledger),
+    users: rowsOf(stack.database("users"), users),
+    shipments: rowsOf(stack.database("shipments"), shipments),
+    sagas: rowsOf(inSagas, Saga.tables.sagas),
+    sagaLog: rowsOf(inSagas, Saga.tables.saga_log)
+  })
+}
+
+const together = async <T extends Readonly<Record<string, Promise<unknown>>>>(
+  reads: T
+): Promise<{ readonly [K in keyof T]: Awaited<T[K]> }> => {
+  const entries = await Promise.all(Object.entries(reads).map(async ([name, read]) => [name, await read] as const))
+  // each name keeps what its own promise brought
+  return Object.fromEntries(entries) as { readonly [K in keyof T]: Awaited<T[K]> }
 }
 
 /** A message of an outbox, and whose it is. */
