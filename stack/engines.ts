@@ -181,7 +181,8 @@ const choosePorts = async (dir: string, wishes: EnginesOptions["ports"]): Promis
   return [postgres, kafka, controller, connect]
 }
 
-const readPorts = (file: string): ReadonlyArray<number | undefined> => {
+/** The ports of the last start: Postgres, broker, controller, Connect. */
+export const readPorts = (file: string): ReadonlyArray<number | undefined> => {
   try {
     const ports: unknown = JSON.parse(readFileSync(file, "utf8"))
     return Array.isArray(ports) ? ports.map((port) => (typeof port === "number" ? port : undefined)) : []

@@ -2,7 +2,8 @@
  * `bun run load`: orders at a running stack, and what they cost.
  *
  *   --in-flight N   closed loop: N orders at any time
- *   --rate R        open loop: R orders a second, Poisson arrivals; latency counts from the scheduled arrival
+ *   --rate R        open loop: R orders a second, Poisson arrivals; latency counts from the scheduled arrival to the moment
+ *                   the outcome is read from the order service's topic
  *   --seconds S     how long to measure (20), after --warm-up S seconds (10)
  *   --seed N        what the mix of orders follows (1)
  *
@@ -11,9 +12,11 @@
  */
 import { join } from "node:path"
 import { parseArgs } from "node:util"
+import { Kafka, logLevel } from "kafkajs"
 import { readLedger, lives } from "./ledger.ts"
+import { readPorts } from "./engines.ts"
 import { cpuSecondsOf } from "./cpu.ts"
-import { text, until } from "./wait.ts"
+import { text, until, within } from "./wait.ts"
 
 const { values } = parseArgs({
   options: {
@@ -102,6 +105,50 @@ const makeOrder = () => {
   return { body: { userId: user.id, items: [{ productId: product.id, quantity: 1 }] }, approved, product, user }
 }
 
+/** Outcomes as the order service tells them on its topic: waiting for them costs the services nothing. */
+const outcomes = new Map<string, string>()
+const waiting = new Map<string, (status: string) => void>()
+
+const followOutcomes = async (broker: string): Promise<() => Promise<void>> => {
+  const consumer = new Kafka({ brokers: [broker], logLevel: logLevel.NOTHING }).consumer({
+    groupId: `load-${run}`,
+    maxWaitTimeInMs: 250
+  })
+  const joined = Promise.withResolvers<void>()
+  consumer.on(consumer.events.GROUP_JOIN, () => joined.resolve())
+  await consumer.connect()
+  await consumer.subscribe({ topics: ["orders-events"], fromBeginning: false })
+  await consumer.run({
+    autoCommit: false,
+    eachBatch: async ({ batch }) => {
+      for (const { key, headers } of batch.messages) {
+        const type = String(headers?.["ce_type"])
+        const status =
+          type === "OrderApprovedEvent" ? "APPROVED" : type === "OrderRejectedEvent" ? "REJECTED" : undefined
+        if (status === undefined || key === null) continue
+        const id = key.toString()
+        const waits = waiting.get(id)
+        if (waits === undefined) outcomes.set(id, status)
+        else {
+          waiting.delete(id)
+          waits(status)
+        }
+      }
+    }
+  })
+  await joined.promise
+  return () => consumer.disconnect()
+}
+
+const outcomeOf = async (id: string): Promise<string> => {
+  const early = outcomes.get(id)
+  outcomes.delete(id)
+  if (early !== undefined) return early
+  const { promise, resolve } = Promise.withResolvers<string>()
+  waiting.set(id, resolve)
+  return within(`order ${id}`, 60_000, promise)
+}
+
 interface Tally {
   readonly latencies: Array<number>
   approved: number
@@ -118,11 +165,11 @@ const place = async (scheduled: number): Promise<void> => {
   const into = tally
   const order = makeOrder()
   try {
-    const response = await post(`${orderUrl}/orders`, order.body, { prefer: "wait=30" })
-    const answer = (await response.json()) as { status?: string }
-    if (response.status !== 200 || (answer.status !== "APPROVED" && answer.status !== "REJECTED"))
-      throw new Error(`${response.status} ${JSON.stringify(answer)}`)
-    const approved = answer.status === "APPROVED"
+    const response = await post(`${orderUrl}/orders`, order.body)
+    // Our own service's answer, in the form that its contract promises.
+    const answer = (await response.json()) as { readonly id: string }
+    if (response.status !== 202) throw new Error(`${response.status} ${JSON.stringify(answer)}`)
+    const approved = (await outcomeOf(answer.id)) === "APPROVED"
     into.latencies.push(performance.now() - scheduled)
     if (approved !== order.approved) into.wrong++
     if (!approved) into.rejected++
@@ -196,6 +243,8 @@ const main = async (): Promise<void> => {
   }
   const page = readLedger(values.dir)
   const processes = page.processes.filter(lives)
+  const [, kafkaPort] = readPorts(join(values.dir, "ports.json"))
+  const unfollow = await followOutcomes(`127.0.0.1:${kafkaPort}`)
   await prepare()
   await phase(warmUp)
   const cpuBefore = cpuSecondsOf(processes)
@@ -222,6 +271,7 @@ const main = async (): Promise<void> => {
   }
   console.log(`  ${"all".padEnd(14)} ${((total / sagas) * 1000).toFixed(3)} CPU-s per 1,000 sagas`)
   const errors = await conservation()
+  await unfollow()
   console.log(
     errors.length === 0 ? "stock and money add up" : `STOCK OR MONEY IS WRONG:\n${errors.slice(0, 10).join("\n")}`
   )

@@ -19,7 +19,7 @@ import { Participant } from "../participant.ts"
 import { failureOf, type Bounds } from "../store/connection.ts"
 import { slotOf, timeOf } from "../store/inbox.ts"
 import { layerPostgres } from "../store/postgres.ts"
-import { Store } from "../store/store.ts"
+import { Store, type Opening } from "../store/store.ts"
 import { Table, type Tables } from "../table.ts"
 import { until } from "../../stack/wait.ts"
 
@@ -268,13 +268,15 @@ describe("the Postgres store: a connection that is lost", () => {
     "without a word does not keep due rows from being found",
     (world, proxy) =>
       Effect.gen(function* () {
-        yield* world.store.nextDue(accounts)
+        // as many at once as there are connections for them
+        const looks = [world.store.nextDue(accounts), world.store.nextDue(accounts)] as const
+        yield* Effect.all(looks, { concurrency: "unbounded" })
         proxy.stop()
 
-        const first = yield* Effect.flip(world.store.nextDue(accounts))
+        const first = yield* Effect.all(looks.map(Effect.flip), { concurrency: "unbounded" })
         const second = yield* world.store.nextDue(accounts)
 
-        expect(first.message).toContain("did not answer in time")
+        expect(first.map(({ message }) => message)).toContain("the database did not answer in time")
         expect(second).toBeNull()
       }),
     short
@@ -585,20 +587,22 @@ describe("the Postgres store: trouble that is nobody's fault", () => {
 })
 
 describe("the Postgres store: a transaction", () => {
+  const opening: Opening = {
+    consumer: "bank",
+    claims: [],
+    unpark: [],
+    parking: [],
+    parkedKeys: [],
+    due: undefined,
+    loads: []
+  }
+
   scenario(
     "that was aborted is not taken for committed, though its COMMIT raises no error",
     Effect.gen(function* () {
       const world = yield* Effect.flatMap(sharedDatabase(template), (db) => worldOf(db))
       const lane = yield* world.store.lane("lane", [accounts])
-      const transaction = yield* lane.begin({
-        consumer: "bank",
-        claims: [{ id: Bun.randomUUIDv7(), bucket: 0 }],
-        unpark: [],
-        parking: [],
-        parkedKeys: [],
-        due: undefined,
-        loads: []
-      })
+      const transaction = yield* lane.begin({ ...opening, claims: [{ id: Bun.randomUUIDv7(), bucket: 0 }] })
 
       const load = yield* Effect.exit(transaction.load([{ table: accounts, keys: ["\u0000"] }]))
       const commit = yield* Effect.flip(transaction.commit({ changes: [], outbox: [], parked: [] }))
@@ -626,6 +630,63 @@ describe("the Postgres store: a transaction", () => {
 
       expect(yield* counts(world)).toEqual({ balances: [33], entries: 33, outbox: 40, inbox: 33 })
       expect(one.counters).toMatchObject({ messages: 33, parked: 7, retries: 0 })
+    })
+  )
+
+  scenario(
+    "claims ids in their order, so that two replicas given them in opposite orders never wait for each other",
+    Effect.gen(function* () {
+      const world = yield* Effect.flatMap(sharedDatabase(template), (db) => worldOf(db))
+      const lanes = [yield* world.store.lane("one", []), yield* world.store.lane("other", [])]
+      const count = 4_000
+
+      for (const _ of [1, 2, 3]) {
+        const ids = Array.from({ length: count }, () => Bun.randomUUIDv7())
+        const claimed = yield* Effect.all(
+          [ids, ids.toReversed()].map((ordered, n) =>
+            Effect.gen(function* () {
+              const lane = lanes[n]
+              if (lane === undefined) return 0
+              const bucket = slotOf(Date.now(), world.store.window)
+              const transaction = yield* lane.begin({ ...opening, claims: ordered.map((id) => ({ id, bucket })) })
+              yield* transaction.commit({ changes: [], outbox: [], parked: [] })
+              return transaction.claimed.size
+            })
+          ),
+          { concurrency: "unbounded" }
+        )
+
+        expect(claimed.toSorted((a, b) => a - b)).toEqual([0, count])
+      }
+    })
+  )
+
+  scenario(
+    "does not park what another replica decided in the meantime",
+    Effect.gen(function* () {
+      const world = yield* Effect.flatMap(sharedDatabase(template), (db) => worldOf(db))
+      const sound = yield* replica(world)
+      const message = deposit("a", 1)
+      const late = eachTransaction((transaction) => ({
+        commit: (writes) =>
+          (writes.parked.length > 0 ? sound.take(message) : Effect.void).pipe(
+            Effect.andThen(transaction.commit(writes))
+          )
+      }))
+      const broken = yield* replica(
+        world,
+        {
+          decide: () => {
+            throw new Error("an older version")
+          }
+        },
+        late
+      )
+
+      yield* broken.take(message)
+
+      expect(yield* lettersOf(world)).toEqual([])
+      expect(yield* counts(world)).toMatchObject({ balances: [1], entries: 1, inbox: 1 })
     })
   )
 
