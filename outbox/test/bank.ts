@@ -85,6 +85,8 @@ export const schema = `
 export interface Switches {
   touch?: (type: string, payload: object) => void
   decide?: (type: string, payload: object) => void
+  /** What a due account gets; an entry takes whole numbers only. */
+  interest?: (account: string) => number
 }
 
 export const bank = (switches: Switches = {}) =>
@@ -201,10 +203,11 @@ export const bank = (switches: Switches = {}) =>
     .due("accounts", {
       decide: (_rows, account, { id }) => {
         switches.decide?.("due", account)
+        const amount = switches.interest?.(account.id) ?? 1
         return {
           put: {
-            accounts: [{ ...account, balance: account.balance + 1, due_at: null }],
-            entries: [{ account: account.id, amount: 1, cause: id }]
+            accounts: [{ ...account, balance: account.balance + Math.ceil(amount), due_at: null }],
+            entries: [{ account: account.id, amount, cause: id }]
           }
         }
       }

@@ -2,18 +2,19 @@
  * Postgres for the tests: one server per test process, started when the first test asks for it. A case gets a database
  * that nobody else works in, copied from a template; it fails when it leaves a connection open.
  *
- * The server belongs to a small keeper process (this file, run as a program), which ends it and removes its folder as
- * soon as its standard input closes: when the test process is gone, however it went.
+ * The server belongs to a small keeper process (this file, run as a program), which ends it and removes its folder when
+ * the test process is gone, however it went.
  */
 import { randomBytes } from "node:crypto"
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { existsSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Effect, Redacted, type Scope } from "effect"
 import postgres from "postgres"
+import { startOf } from "../../stack/ledger.ts"
 import { freePorts } from "../../stack/ports.ts"
 import { makePassable, startPostgres } from "../../stack/postgres.ts"
-import { until, within } from "../../stack/wait.ts"
+import { until } from "../../stack/wait.ts"
 import type { ConnectionOptions, Sql } from "../store/connection.ts"
 import { Migrations } from "../store/migrate.ts"
 
@@ -26,6 +27,11 @@ const replicationRole = "oncebox_replication"
 const ownName = "the test itself"
 const host = "127.0.0.1"
 const startsWithinMs = 60_000
+const testsEndWithinMs = 6 * 3_600_000
+
+/** What the keeper tells, through a file in the server's folder. */
+type Told = { readonly port: number; readonly password: string } | { readonly failed: string }
+const toldIn = (dir: string): string => join(dir, "told.json")
 
 interface Server {
   readonly port: number
@@ -70,13 +76,19 @@ let server: Promise<Server> | undefined
 const theServer = (): Promise<Server> => (server ??= keep())
 
 const keep = async (): Promise<Server> => {
-  const keeper = Bun.spawn([process.execPath, import.meta.path], { stdin: "pipe", stdout: "pipe", stderr: "inherit" })
-  keeper.unref()
-  const reader = keeper.stdout.getReader()
-  const told = await within("the test server", startsWithinMs, reader.read())
-  const line = new TextDecoder().decode(told.value)
-  if (line === "") throw new Error("the test server did not start")
-  const { port, password }: { port: number; password: string } = JSON.parse(line)
+  const dir = mkdtempSync(join(tmpdir(), "oncebox-postgres-"))
+  // nobody's child and in a group of its own: the test runner kills the children of a test that takes too long
+  const leave = `
+    const { spawn } = require("node:child_process")
+    spawn(process.execPath, process.argv.slice(1), { detached: true, stdio: "ignore" }).unref()`
+  Bun.spawnSync([process.execPath, "-e", leave, import.meta.path, dir, String(process.pid)])
+  await until("the test server", startsWithinMs, () => existsSync(toldIn(dir)))
+  const told: Told = JSON.parse(readFileSync(toldIn(dir), "utf8"))
+  if ("failed" in told) {
+    rmSync(dir, { recursive: true, force: true })
+    throw new Error(`the test server did not start: ${told.failed}`)
+  }
+  const { port, password } = told
   const admin = pool(port, password, "postgres", "postgres", 2)
   // a password of one iteration: what costs an attacker time costs every connection of a test the same
   await admin.unsafe("alter system set scram_iterations = 1")
@@ -182,31 +194,30 @@ export const sharedDatabase = (template: Template): Effect.Effect<Database, neve
   )
 }
 
-const keeper = async (): Promise<void> => {
-  // an interrupt at the keyboard reaches this process too; the end of its input is what counts
-  process.on("SIGINT", () => {})
-  const dir = mkdtempSync(join(tmpdir(), "oncebox-postgres-"))
-  try {
-    makePassable(dir)
-    const password = randomBytes(18).toString("base64url")
-    const passwordFile = join(dir, "password")
-    writeFileSync(passwordFile, password, { mode: 0o600 })
-    const [port] = await freePorts([[]])
-    if (port === undefined) throw new Error("no port")
-    const running = await startPostgres({
-      dataDir: join(dir, "data"),
-      logFile: join(dir, "postgres.log"),
-      port,
-      passwordFile,
-      password
-    })
-    console.log(JSON.stringify({ port, password }))
-    for await (const _ of Bun.stdin.stream());
-    await running.kill()
-  } finally {
-    rmSync(dir, { recursive: true, force: true })
-  }
+const keeper = async (dir: string, tests: number): Promise<void> => {
+  // an interrupt at the keyboard reaches this process too; the end of the tests is what counts
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, () => {})
+  const started = startOf(tests)
+  const password = randomBytes(18).toString("base64url")
+  const passwordFile = join(dir, "password")
+  makePassable(dir)
+  writeFileSync(passwordFile, password, { mode: 0o600 })
+  const [port = 0] = await freePorts([[]])
+  const options = { dataDir: join(dir, "data"), logFile: join(dir, "postgres.log"), port, passwordFile, password }
+  const running = await startPostgres(options).catch((cause: unknown) => {
+    tell(dir, { failed: String(cause) })
+    process.exit(1)
+  })
+  tell(dir, { port, password })
+  await until("end of the tests", testsEndWithinMs, () => startOf(tests) !== started, 250).catch(() => {})
+  await running.kill()
+  rmSync(dir, { recursive: true, force: true })
   process.exit(0)
 }
 
-if (import.meta.main) await keeper()
+const tell = (dir: string, told: Told): void => {
+  writeFileSync(`${toldIn(dir)}.new`, JSON.stringify(told))
+  renameSync(`${toldIn(dir)}.new`, toldIn(dir))
+}
+
+if (import.meta.main) await keeper(process.argv[2] ?? "", Number(process.argv[3]))

@@ -1090,6 +1090,18 @@ export const storeSuite = (name: string, open: OpenWorld): void => {
       })
     )
 
+    inWorld("undo all that a decision put when a part of it can't be", (world) =>
+      Effect.gen(function* () {
+        const one = yield* replica(world, { interest: (account) => (account === "b" ? 0.5 : 1) })
+        yield* one.take(openAccount("a", 0, -3_000), openAccount("b", 0, -2_000), openAccount("c", 0, -1_000))
+
+        const { decided, failed } = yield* one.due()
+
+        expect([decided, failed.map(({ key }) => key)]).toEqual([2, ["b"]])
+        expect(yield* balances(world)).toEqual({ a: 1, b: 0, c: 1 })
+      })
+    )
+
     inWorld("find the next row that falls due", (world) =>
       Effect.gen(function* () {
         const one = yield* replica(world)

@@ -410,13 +410,13 @@ describe("the Postgres store: trouble that is nobody's fault", () => {
 
   /** A transaction of somebody else, open until it is let go. */
   const elsewhere = async (db: Database, ...statements: ReadonlyArray<string>) => {
-    const session = await db.superuser.reserve()
-    for (const statement of ["begin", ...statements]) await session.unsafe(statement)
+    const connection = await db.superuser.reserve()
+    for (const statement of ["begin", ...statements]) await connection.unsafe(statement)
     return {
-      session,
+      connection,
       letGo: async () => {
-        await session`rollback`
-        session.release()
+        await connection`rollback`
+        connection.release()
       }
     }
   }
@@ -501,14 +501,14 @@ describe("the Postgres store: trouble that is nobody's fault", () => {
       const one = yield* replica(world, {}, overhear(heard))
       yield* one.take(deposit("a", 10), record(PlaceHold.of({ hold: "h", account: "a", amount: 3 })))
       // it has the account and comes for the hold once the pass has that and waits for the account
-      const { session, letGo } = yield* Effect.promise(() =>
+      const { connection, letGo } = yield* Effect.promise(() =>
         elsewhere(db, "set local deadlock_timeout = '10s'", "select from accounts where id = 'a' for update")
       )
       let comes: Promise<unknown> | undefined
       const meet = eachTransaction((transaction) => ({
         load: (loads) => {
           if (comes !== undefined) return transaction.load(loads)
-          comes = session.unsafe("select from holds where id = 'h' for update").execute()
+          comes = connection.unsafe("select from holds where id = 'h' for update").execute()
           return eventually("the other that waits", async () => {
             const [waits] = await db.owner`select pid from pg_locks where not granted`
             return waits !== undefined
