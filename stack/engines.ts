@@ -2,14 +2,13 @@
  * Postgres, the broker and Kafka Connect, together in one folder:
  *
  *   data/ log/ conf/   theirs
- *   secrets/           one file per password, made at random when absent, readable by the owner only
+ *   secrets/           one file per password, made by setup.ts when absent
  *   ports.json         the ports of the last start, taken again when they are free
  *   pids.json          see ledger.ts
  *
  * All of them survive a kill of any of them, and a start cleans up after a killed supervisor. Whoever starts must stop.
  */
-import { randomBytes } from "node:crypto"
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs"
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { startConnect } from "./connect.ts"
 import { installEngines } from "./install.ts"
@@ -18,6 +17,7 @@ import { type Ledger, openLedger } from "./ledger.ts"
 import { freePorts } from "./ports.ts"
 import { makePassable, startPostgres } from "./postgres.ts"
 import type { Running } from "./process.ts"
+import { setup, type Secret } from "./setup.ts"
 
 export interface EnginesOptions {
   readonly dir: string
@@ -44,20 +44,6 @@ export interface RunningEngines {
   readonly stop: () => Promise<void>
 }
 
-const SECRETS = [
-  "postgres_password",
-  "owner_password",
-  "replication_password",
-  "users_password",
-  "products_password",
-  "orders_password",
-  "sagas_password",
-  "payments_password",
-  "shipments_password"
-] as const
-
-export type Secret = (typeof SECRETS)[number]
-
 /** Starts all three, or none. */
 export const startEngines = async (options: EnginesOptions): Promise<RunningEngines> => {
   const dir = resolve(options.dir)
@@ -72,7 +58,7 @@ export const startEngines = async (options: EnginesOptions): Promise<RunningEngi
   }
   try {
     const secretsDir = join(dir, "secrets")
-    provideSecrets(secretsDir)
+    setup(secretsDir)
     const secret = (name: Secret) => readSecret(secretsDir, name)
     const [postgresPort, kafkaPort, controllerPort, connectPort] = await choosePorts(dir, options.ports)
     const host = "127.0.0.1"
@@ -152,16 +138,6 @@ export const startEngines = async (options: EnginesOptions): Promise<RunningEngi
 /** The text of a secret of a folder that has been started before. */
 export const readSecret = (secretsDir: string, name: Secret): string =>
   readFileSync(join(secretsDir, name), "utf8").trim()
-
-const provideSecrets = (secretsDir: string): void => {
-  mkdirSync(secretsDir, { recursive: true, mode: 0o700 })
-  for (const name of SECRETS) {
-    const file = join(secretsDir, name)
-    if (existsSync(file)) continue
-    writeFileSync(`${file}.new`, randomBytes(24).toString("base64url"), { mode: 0o600 })
-    renameSync(`${file}.new`, file)
-  }
-}
 
 type Ports = readonly [postgres: number, kafka: number, controller: number, connect: number]
 

@@ -1,5 +1,6 @@
 /**
- * `bun run setup`: makes the passwords that compose.yaml mounts, one file each in ./secrets.
+ * `bun run setup`: makes the passwords that compose.yaml mounts, one file each in ./secrets; the stack and the embedded mode
+ * make theirs by it too, in folders of their own.
  *
  * A password that is there is never replaced, so it may be run again at any time, also by two at once; a crash half way
  * leaves no empty or half-written file behind.
@@ -22,7 +23,9 @@ export const secretNames = [
   "sagas_password",
   "payments_password",
   "shipments_password"
-]
+] as const
+
+export type Secret = (typeof secretNames)[number]
 
 /** Makes what is missing in `directory` and returns the names of what it made. */
 export const setup = (directory: string): ReadonlyArray<string> => {
