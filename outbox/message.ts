@@ -174,26 +174,34 @@ export type Origin = Pick<Envelope, "causation" | "coordination" | "traceparent"
   readonly correlation: string | null
 }
 
-/** A message ready for the outbox. Throws when its payload breaks its contract, or when that or its key is too long. */
+/** A message ready for the outbox. Throws when its payload breaks its contract, or its key or correlation can't be sent. */
 export const seal = (outgoing: Outgoing, origin: Origin, newId: () => string): OutboxMessage => {
   const { contract } = outgoing
   const payload = encodePayload(outgoing)
   const key = keyOfPayload(contract, outgoing.payload)
   if (key.length > maxKeyLength)
     throw new Error(`${contract.type} has a key of ${key.length} characters, more than the ${maxKeyLength} it may have`)
+  const correlation = outgoing.correlation ?? origin.correlation ?? key
+  if (!isHeaderText(correlation)) {
+    const whose = outgoing.correlation === undefined && origin.correlation === null ? " (its key: give it another)" : ""
+    throw new Error(`${contract.type} has a correlation${whose} that is not at most 256 characters of printable ASCII`)
+  }
   return {
     id: outgoing.id ?? newId(),
     topic: contract.topic.name,
     key,
     type: contract.type,
     payload,
-    correlation: outgoing.correlation ?? origin.correlation ?? key,
+    correlation,
     causation: origin.causation,
     coordination: outgoing.coordination ?? origin.coordination,
     traceparent: origin.traceparent,
     schemaVersion: contract.schemaVersion
   }
 }
+
+/** Whether a header may hold the text: readers take no more than this. */
+export const isHeaderText = (text: string): boolean => /^[\x20-\x7e]{0,256}$/.test(text)
 
 /** JSON text of a payload that was checked against its contract; throws when the payload breaks it or is too long. */
 export const encodePayload = (outgoing: Outgoing): string => {

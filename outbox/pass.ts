@@ -110,6 +110,9 @@ export const runPass = (
 /** How often a pass may lose the race for an absent row: with each try it starts from what is committed by then. */
 const mostTries = 20
 
+const keyNotFound = (table: string) =>
+  new RowRefused({ table, message: "a key is taken and yet no row was found by it" })
+
 const decideAll = (
   environment: PassEnvironment,
   inputs: ReadonlyArray<Input>,
@@ -125,7 +128,7 @@ const decideAll = (
     Effect.catchTag("KeyTaken", ({ table }) => {
       // the next load finds the row, unless its key is in another form than Postgres returns it in
       if (tries < mostTries) return decideAll(environment, inputs, faults, tries + 1)
-      return Effect.fail(new RowRefused({ table, message: "a key is taken and yet no row was found by it" }))
+      return Effect.fail(keyNotFound(table))
     }),
     Effect.catchTag("RowRefused", (refused) => {
       const [only] = inputs
@@ -206,7 +209,8 @@ export const runDue = (
 ): Effect.Effect<DueResult, StoreError> =>
   Effect.uninterruptible(
     attemptDue(environment, input, skip).pipe(
-      Effect.catchTag("KeyTaken", () => runDue(environment, input, skip)),
+      Effect.retry({ while: (error) => error._tag === "KeyTaken", times: mostTries - 1 }),
+      Effect.catchTag("KeyTaken", ({ table }) => Effect.fail(keyNotFound(table))),
       Effect.catchTag("RowRefused", (refused) =>
         runDue(environment, { ...input, limit: 1 }, skip).pipe(Effect.catchTag("RowRefused", () => Effect.die(refused)))
       )

@@ -72,7 +72,6 @@ interface Loaded {
   /** What the database held, `undefined` when the row was absent. */
   readonly stored: object | undefined
   current: object | undefined
-  changed: boolean
 }
 
 /**
@@ -107,10 +106,9 @@ export class WorkingSet {
     const loaded = this.of(table)
     for (const row of rows) {
       const stored = table.decode(row)
-      loaded.set(keyOf(table, stored), { stored, current: stored, changed: false })
+      loaded.set(keyOf(table, stored), { stored, current: stored })
     }
-    for (const key of keys)
-      if (!loaded.has(key)) loaded.set(key, { stored: undefined, current: undefined, changed: false })
+    for (const key of keys) if (!loaded.has(key)) loaded.set(key, { stored: undefined, current: undefined })
   }
 
   private get(table: AnyTable, key: string): object | undefined {
@@ -145,25 +143,28 @@ export class WorkingSet {
         const loaded = this.of(table).get(keyOf(table, row))
         if (loaded === undefined) continue
         loaded.current = row
-        loaded.changed = true
       }
     }
   }
 
-  /** What to write: rows absent at load are inserted, the others updated, log entries appended. */
+  /** What to write: rows absent at load are inserted, those that differ from what was loaded updated, log entries appended. */
   changes(): Array<{
     readonly table: AnyTable
     readonly inserts: ReadonlyArray<object>
     readonly updates: ReadonlyArray<object>
+    readonly changed: ReadonlySet<string>
   }> {
     const changes = []
     for (const [table, rows] of this.rows) {
       const inserts: Array<object> = [...(this.appended.get(table) ?? [])]
       const updates: Array<object> = []
-      for (const { stored, current, changed } of rows.values()) {
-        if (changed && current !== undefined) (stored === undefined ? inserts : updates).push(current)
+      const changed = new Set<string>()
+      for (const { stored, current } of rows.values()) {
+        if (current === undefined || current === stored) continue
+        if (stored === undefined) inserts.push(current)
+        else if (noteChanged(table, stored, current, changed)) updates.push(current)
       }
-      if (inserts.length > 0 || updates.length > 0) changes.push({ table, inserts, updates })
+      if (inserts.length > 0 || updates.length > 0) changes.push({ table, inserts, updates, changed })
     }
     return changes
   }
@@ -174,6 +175,18 @@ export class WorkingSet {
     return rows
   }
 }
+
+/** Notes the columns in which two versions of a row differ; false when there is none. An object within a row is another unless it is the same. */
+const noteChanged = (table: AnyTable, stored: object, current: object, changed: Set<string>): boolean => {
+  const before = stored as Readonly<Record<string, unknown>>
+  const after = current as Readonly<Record<string, unknown>>
+  const different = table.columns.filter((column) => !same(before[column], after[column]))
+  for (const column of different) changed.add(column)
+  return different.length > 0
+}
+
+const same = (one: unknown, other: unknown): boolean =>
+  Object.is(one, other) || (one instanceof Date && other instanceof Date && one.getTime() === other.getTime())
 
 /** A row's key as text. */
 export const keyOf = (table: AnyTable, row: object): string =>

@@ -24,23 +24,34 @@ export interface EnginesOptions {
   /** Wishes: a port that is taken is replaced by the last start's or by any free one. */
   readonly ports?: { readonly postgres?: number; readonly kafka?: number; readonly connect?: number } | undefined
   readonly log?: ((line: string) => void) | undefined
+  /** What needs one engine only: done as soon as that one is up, beside the start of the others, and part of the start. */
+  readonly prepare?: { readonly postgres: Preparation; readonly kafka: Preparation } | undefined
 }
+
+export type Preparation = (engines: EngineAddresses) => Promise<void>
 
 /** What can be done to an engine: see process.ts. */
 export type Engine = Running
 
-export interface RunningEngines {
+/** Where the engines are: known before they are up. */
+export interface EngineAddresses {
   readonly dir: string
-  readonly postgres: Engine & {
+  readonly postgres: {
     readonly host: string
     readonly port: number
     readonly secretsDir: string
     readonly superuserPassword: string
   }
-  readonly kafka: Engine & { readonly brokers: string }
-  readonly connect: Engine & { readonly url: string }
+  readonly kafka: { readonly brokers: string }
+  readonly connect: { readonly url: string }
   /** For other processes that belong to the same folder. */
   readonly ledger: Ledger
+}
+
+export interface RunningEngines extends EngineAddresses {
+  readonly postgres: Engine & EngineAddresses["postgres"]
+  readonly kafka: Engine & EngineAddresses["kafka"]
+  readonly connect: Engine & EngineAddresses["connect"]
   readonly stop: () => Promise<void>
 }
 
@@ -63,6 +74,13 @@ export const startEngines = async (options: EnginesOptions): Promise<RunningEngi
     const [postgresPort, kafkaPort, controllerPort, connectPort] = await choosePorts(dir, options.ports)
     const host = "127.0.0.1"
     const brokers = `${host}:${kafkaPort}`
+    const addresses: EngineAddresses = {
+      dir,
+      postgres: { host, port: postgresPort, secretsDir, superuserPassword: secret("postgres_password") },
+      kafka: { brokers },
+      connect: { url: `http://${host}:${connectPort}` },
+      ledger
+    }
     makePassable(join(dir, "data"))
     mkdirSync(join(dir, "conf"), { recursive: true })
     const logFile = (name: string) => join(dir, "log", `${name}.log`)
@@ -96,27 +114,27 @@ export const startEngines = async (options: EnginesOptions): Promise<RunningEngi
           logFile: logFile("connect"),
           port: connectPort,
           brokers,
-          postgres: { host, port: postgresPort },
+          postgres: addresses.postgres,
           replicationPassword: secret("replication_password"),
           ledger
         })
       )
     )
+    const preparing = [
+      postgresStarting.then(() => options.prepare?.postgres(addresses)),
+      kafkaStarting.then(() => options.prepare?.kafka(addresses))
+    ]
     const starting = [postgresStarting, kafkaStarting, connectStarting] as const
     // When one fails the others are waited for, so that what comes up late is known and ended.
-    await Promise.allSettled(starting)
+    await Promise.allSettled([...starting, ...preparing])
     const [postgres, kafka, connect] = await Promise.all(starting)
+    await Promise.all(preparing)
     return {
       dir,
       // Not spread: that would freeze the pid, which changes with every start.
-      postgres: Object.assign(postgres, {
-        host,
-        port: postgresPort,
-        secretsDir,
-        superuserPassword: secret("postgres_password")
-      }),
-      kafka: Object.assign(kafka, { brokers }),
-      connect: Object.assign(connect, { url: `http://${host}:${connectPort}` }),
+      postgres: Object.assign(postgres, addresses.postgres),
+      kafka: Object.assign(kafka, addresses.kafka),
+      connect: Object.assign(connect, addresses.connect),
       ledger,
       stop: async () => {
         // Connect commits its last offsets while both others still answer.

@@ -7,6 +7,7 @@
 import { createHash } from "node:crypto"
 import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync } from "node:fs"
 import { join, resolve } from "node:path"
+import { withArchives } from "./archives.ts"
 import { startOf } from "./ledger.ts"
 
 export interface Engines {
@@ -15,6 +16,8 @@ export interface Engines {
   /** Connect's `plugin.path`. */
   readonly plugins: string
   readonly java: string
+  /** See archives.ts. */
+  readonly archives?: { readonly folder: string; readonly use: "read" | "write" } | undefined
 }
 
 export class NotInstallable extends Error {}
@@ -28,10 +31,10 @@ const DOWNLOAD_WITHIN_MS = 10 * 60_000
 /** Where the engines are; downloads them first if they are not there yet. */
 export const installEngines = async (log: (line: string) => void = () => {}): Promise<Engines> => {
   const java = process.env["JAVA_HOME"] ? join(process.env["JAVA_HOME"], "bin", "java") : "java"
-  const version = await javaVersion(java)
+  const said = (await output(java, ["-version"])) ?? ""
+  const version = versionIn(said)
   const home = join(REPOSITORY, ".stack", "engines")
-  const key = createHash("sha256").update(readFileSync(POM)).digest("hex").slice(0, 12)
-  const target = join(home, key)
+  const target = join(home, hashOf(readFileSync(POM)))
   const missing = [
     ...(version === undefined || version < OLDEST_JAVA ? [javaMissing(version)] : []),
     ...(!existsSync(target) && (await output("mvn", ["-v"])) === undefined
@@ -40,8 +43,11 @@ export const installEngines = async (log: (line: string) => void = () => {}): Pr
   ]
   if (missing.length > 0) throw new NotInstallable(howToGet(missing))
   if (!existsSync(target)) await download(home, target, log)
-  return { lib: join(target, "lib"), plugins: join(target, "plugins"), java }
+  const engines = { lib: join(target, "lib"), plugins: join(target, "plugins"), java }
+  return withArchives(engines, join(target, `archives-${hashOf(said)}`), log)
 }
+
+const hashOf = (content: string | Buffer): string => createHash("sha256").update(content).digest("hex").slice(0, 12)
 
 const download = async (home: string, target: string, log: (line: string) => void): Promise<void> => {
   mkdirSync(home, { recursive: true })
@@ -72,9 +78,8 @@ const download = async (home: string, target: string, log: (line: string) => voi
   }
 }
 
-const javaVersion = async (java: string): Promise<number | undefined> => {
-  const said = await output(java, ["-version"])
-  const version = said?.match(/version "(?:1\.)?(\d+)/)?.[1]
+const versionIn = (said: string): number | undefined => {
+  const version = said.match(/version "(?:1\.)?(\d+)/)?.[1]
   return version === undefined ? undefined : Number(version)
 }
 

@@ -1,5 +1,5 @@
 /** The command line of an engine that runs on Java. */
-import { writeFileSync } from "node:fs"
+import { existsSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import type { Engines } from "./install.ts"
 
@@ -15,6 +15,9 @@ export interface JavaCommand {
 /** A file and its arguments, ready to spawn. */
 export const javaCommand = (command: JavaCommand): { readonly file: string; readonly args: readonly string[] } => {
   const args = [
+    ...archiveOptions(command),
+    // Half of what a start costs is compiling, and most of what gets compiled is never hot.
+    "-XX:CompileThresholdScaling=3",
     `-Xms64m`,
     `-Xmx${command.heapMb}m`,
     "-XX:+UseSerialGC",
@@ -31,6 +34,13 @@ export const javaCommand = (command: JavaCommand): { readonly file: string; read
   return command.slack && process.platform === "linux"
     ? { file: "/bin/sh", args: ["-c", SLACK, command.engines.java, ...args] }
     : { file: command.engines.java, args }
+}
+
+const archiveOptions = ({ engines: { archives }, mainClass }: JavaCommand): readonly string[] => {
+  if (archives === undefined) return []
+  const file = join(archives.folder, `${mainClass}.jsa`)
+  if (archives.use === "write") return [`-XX:ArchiveClassesAtExit=${file}`]
+  return existsSync(file) ? [`-XX:SharedArchiveFile=${file}`] : []
 }
 
 // Debezium's queue spins through the last fraction of a millisecond of each poll. With 2 ms of timer slack it oversleeps that

@@ -22,7 +22,8 @@ import {
   type Service,
   connectorTarget,
   keepAlive,
-  runJobs,
+  prepare,
+  runConnectors,
   serviceEnv,
   startService
 } from "./supervise.ts"
@@ -90,7 +91,12 @@ const up = async ({ dir, enginesOnly }: Settings): Promise<number> => {
   }
   for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, onSignal)
 
-  const engines = await startEngines({ dir, ports: WISHED_PORTS, log: say })
+  const engines = await startEngines({
+    dir,
+    ports: WISHED_PORTS,
+    log: say,
+    prepare: enginesOnly ? undefined : prepare
+  })
   const services: Service[] = []
   const releases: Array<() => void> = []
   const stop = async (): Promise<void> => {
@@ -103,11 +109,7 @@ const up = async ({ dir, enginesOnly }: Settings): Promise<number> => {
     const watch = (running: Running): void => void releases.push(keepAlive(running, say))
     for (const engine of [engines.postgres, engines.kafka, engines.connect]) watch(engine)
     if (!enginesOnly) {
-      say("engines are up; roles, databases, migrations, topics and connectors next")
-      await runJobs(engines)
-      const watching = new AbortController()
-      releases.push(() => watching.abort())
-      void watchConnectors({ ...connectorTarget(engines), log: say }, watching.signal)
+      say("engines, databases and topics are there; connectors and services next")
       const starting = SERVICE_NAMES.map(async (name) => {
         const service = await startService(name, serviceEnv(engines, name), join(dir, "log", `${name}.log`), {
           ledger: engines.ledger
@@ -115,8 +117,12 @@ const up = async ({ dir, enginesOnly }: Settings): Promise<number> => {
         services.push(service)
         watch(service)
       })
-      await Promise.allSettled(starting)
-      await Promise.all(starting)
+      const connecting = runConnectors(engines)
+      await Promise.allSettled([connecting, ...starting])
+      await Promise.all([connecting, ...starting])
+      const watching = new AbortController()
+      releases.push(() => watching.abort())
+      void watchConnectors({ ...connectorTarget(engines), log: say }, watching.signal)
     }
     const rows = [...rowsOf(engines), ...services.map(({ name, url }) => ({ name, url })).sort(byUsualOrder)]
     writeState(dir, rows)

@@ -5,7 +5,7 @@
  */
 import { join, resolve } from "node:path"
 import type { ApplyOptions } from "../connectors/apply.ts"
-import { type RunningEngines, readSecret } from "./engines.ts"
+import { type EngineAddresses, type Preparation, type RunningEngines, readSecret } from "./engines.ts"
 import { type Ledger, signal } from "./ledger.ts"
 import { type Running, describe, exitOf, run, sizeOf, spawnLogged, tail } from "./process.ts"
 import { within } from "./wait.ts"
@@ -130,7 +130,7 @@ export const serviceEnv = (engines: RunningEngines, name: ServiceName): Env => (
 })
 
 /** What the jobs (provision, topics, connectors) need to know about the engines. */
-export const jobEnv = (engines: RunningEngines): Env => ({
+export const jobEnv = (engines: EngineAddresses): Env => ({
   DATABASE_HOST: engines.postgres.host,
   DATABASE_PORT: String(engines.postgres.port),
   SECRETS_DIR: engines.postgres.secretsDir,
@@ -150,15 +150,19 @@ export const connectorTarget = (engines: RunningEngines): Pick<ApplyOptions, "co
   }
 })
 
-/** Roles, databases, migrations and topics, then the connectors: everything between the engines and the services. */
-export const runJobs = async (engines: RunningEngines): Promise<void> => {
-  const job = (script: string, log: string) =>
+const job =
+  (script: string, log: string): Preparation =>
+  (engines) =>
     runJob(script, jobEnv(engines), join(engines.dir, "log", `${log}.log`), { ledger: engines.ledger })
-  const first = [job("services/shell/provision.ts", "provision"), job("services/shell/topics.ts", "topics")]
-  await Promise.allSettled(first)
-  await Promise.all(first)
-  await job("connectors/apply.ts", "connectors")
+
+/** What engines need before services can use them: roles, databases and migrations, and topics. */
+export const prepare = {
+  postgres: job("services/shell/provision.ts", "provision"),
+  kafka: job("services/shell/topics.ts", "topics")
 }
+
+/** Makes prepared engines carry messages. Services may start before it or beside it. */
+export const runConnectors = job("connectors/apply.ts", "connectors")
 
 const urlOf = (name: string, env: Env): string => {
   const usual = SERVICE_NAMES.find((known) => known === name)

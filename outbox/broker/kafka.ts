@@ -268,10 +268,12 @@ class FetchBuffer {
     }
   }
 
-  /** Commits what was processed since the last time. A failure costs nothing: the records come again. */
+  /** Commits what was processed since the last time, and what failed then. Meanwhile a crash brings those records again. */
   commit(): Effect.Effect<void> {
     return Effect.suspend(() => {
       if (this.toCommit.size === 0) return Effect.void
+      const { generation } = this
+      const committing = [...this.toCommit]
       const offsets = [...this.toCommit.values()].map(({ topic, partition, next }) => ({
         topic,
         partition,
@@ -280,7 +282,13 @@ class FetchBuffer {
       this.toCommit.clear()
       return Effect.tryPromise(() => this.consumer.commitOffsets(offsets)).pipe(
         Effect.timeout("10 seconds"),
-        Effect.ignore
+        Effect.catch(() =>
+          Effect.sync(() => {
+            if (generation !== this.generation) return
+            for (const [partition, offset] of committing)
+              if (!this.toCommit.has(partition)) this.toCommit.set(partition, offset)
+          })
+        )
       )
     })
   }

@@ -2,7 +2,7 @@
  * From a record on a topic to what the pass takes: a message for its handler, something unreadable to be parked, or
  * nothing, when the type is known and simply not ours.
  */
-import { Coordination, maxKeyLength, type Topic } from "../message.ts"
+import { Coordination, isHeaderText, maxKeyLength, type Topic } from "../message.ts"
 import { idOfRecord, storable } from "../delivery/dead-letter.ts"
 import { isUuid } from "../store/inbox.ts"
 import { readPayload, type MessageInput, type UnreadableInput } from "../pass.ts"
@@ -29,9 +29,9 @@ const headerOf = (record: BrokerRecord, name: string): string | undefined => {
   const value = record.headers[name]
   if (value === undefined || value === null) return undefined
   if (typeof value === "string") return value
-  if (!(value instanceof Uint8Array) || value.length > 256) return undefined
+  if (!(value instanceof Uint8Array)) return undefined
   const text = Buffer.from(value.buffer, value.byteOffset, value.length).toString("latin1")
-  return /^[\x20-\x7e]*$/.test(text) ? text : undefined
+  return isHeaderText(text) ? text : undefined
 }
 
 const textOf = (bytes: Uint8Array | null): string | undefined => {

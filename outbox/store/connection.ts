@@ -87,7 +87,7 @@ export const connect = (
 const sockets = ({ host, port }: ConnectionOptions, max: number) => {
   let left = max
   return () => {
-    if (left-- <= 0) throw new Error("the connection was lost")
+    if (left-- <= 0) throw Object.assign(new Error("the connection was lost"), { code: "CONNECTION_LOST" })
     return new Socket().connect(port, host)
   }
 }
@@ -104,8 +104,8 @@ export interface SqlFailure {
   readonly constraint: string | undefined
 }
 
-/** Whether the code is Postgres' own, and not the driver's word for a connection that was lost. */
-export const isSqlState = (code: string): boolean => /^[0-9A-Z]{5}$/.test(code)
+/** Whether the code is the driver's or the system's word for a connection that was lost or not made. */
+export const isLost = (code: string): boolean => /^(CONNECT|E[A-Z]{4,})/.test(code)
 
 export const failureOf = (error: unknown): SqlFailure => {
   const fields: Readonly<Record<string, unknown>> = typeof error === "object" && error !== null ? { ...error } : {}

@@ -3,6 +3,8 @@
  * transaction, so that a message exists if and only if the change it tells of does.
  */
 import { seal, type Origin, type OutboxMessage, type Outgoing } from "../message.ts"
+import { arraysOf, unnested, type Column } from "./arrays.ts"
+import type { Claim } from "./store.ts"
 import { bucketOf, isUuid } from "./inbox.ts"
 
 /**
@@ -18,22 +20,27 @@ export interface OpenTransaction {
   ) => PromiseLike<ReadonlyArray<object>>
 }
 
-export const appendStatement = `
-  insert into outbox (id, topic, key, type, payload, correlation, causation, coordination, traceparent, schema_version)
-  select id, topic, key, type, payload, correlation, causation, coordination, traceparent, schema_version
-  from jsonb_to_recordset($1::text::jsonb) as r(
-    id uuid, topic text, key text, type text, payload jsonb, correlation text,
-    causation text, coordination text, traceparent text, schema_version int
-  )`
+const outboxColumns: ReadonlyArray<Column> = [
+  { name: "id", type: "uuid" },
+  { name: "topic", type: "text" },
+  { name: "key", type: "text" },
+  { name: "type", type: "text" },
+  { name: "correlation", type: "text" },
+  { name: "causation", type: "text" },
+  { name: "coordination", type: "text" },
+  { name: "traceparent", type: "text" },
+  { name: "schemaVersion", type: "int" },
+  // JSON text already: it goes in as it is
+  { name: "payload", type: "text" }
+]
 
-/** The messages as `appendStatement` takes them. Payloads are JSON text already: they are put in as they are. */
-export const outboxRows = (messages: ReadonlyArray<OutboxMessage>): string =>
-  `[${messages
-    .map(({ payload, schemaVersion, ...envelope }) => {
-      const rest = JSON.stringify({ ...envelope, schema_version: schemaVersion })
-      return `${rest.slice(0, -1)},"payload":${payload}}`
-    })
-    .join(",")}]`
+export const appendStatement = `
+  insert into outbox (id, topic, key, type, correlation, causation, coordination, traceparent, schema_version, payload)
+  select id, topic, key, type, correlation, causation, coordination, traceparent, "schemaVersion", payload::jsonb
+  from ${unnested(outboxColumns)}`
+
+/** The messages as `appendStatement` takes them. */
+export const outboxRows = (messages: ReadonlyArray<OutboxMessage>): Array<string> => arraysOf(outboxColumns, messages)
 
 /** A message that no other message caused. */
 const ownOrigin: Origin = { correlation: null, causation: null, coordination: "orchestration", traceparent: null }
@@ -53,7 +60,7 @@ export const Outbox = {
    */
   append: async (transaction: OpenTransaction, messages: ReadonlyArray<Outgoing>): Promise<ReadonlyArray<string>> => {
     const rows = messages.map((outgoing) => seal(outgoing, ownOrigin, () => Bun.randomUUIDv7()))
-    if (rows.length > 0) await transaction.unsafe(appendStatement, [outboxRows(rows)], { prepare: true })
+    if (rows.length > 0) await transaction.unsafe(appendStatement, outboxRows(rows), { prepare: true })
     return rows.map(({ id }) => id)
   }
 }
@@ -86,7 +93,7 @@ export const Inbox = {
         throw new OutsideWindow(`id ${id} is dated outside the window in which its claim could be kept`)
       return { id, bucket }
     })
-    const claimed = await transaction.unsafe(claimStatement, [consumer, JSON.stringify(claims)], { prepare: true })
+    const claimed = await transaction.unsafe(claimStatement, [consumer, ...claimRows(claims)], { prepare: true })
     return new Set(texts(claimed))
   }
 }
@@ -95,11 +102,21 @@ const settingsStatement = `
   select concat_ws(' ', slot_ms, inbox_slots, floor(extract(epoch from now()) * 1000))
   from oncebox_settings`
 
+const claimColumns: ReadonlyArray<Column> = [
+  { name: "id", type: "uuid" },
+  { name: "bucket", type: "int" }
+]
+
+/** Claims as a table expression with `id` and `bucket`; its parameters begin at $2. */
+export const claimedIds = unnested(claimColumns, 2)
+
+export const claimRows = (claims: ReadonlyArray<Claim>): Array<string> => arraysOf(claimColumns, claims)
+
 const claimStatement = `
   insert into inbox (message_id, consumer, bucket)
-  select c.id, $1, c.bucket
-  from jsonb_to_recordset($2::text::jsonb) as c(id uuid, bucket int)
-  order by c.id
+  select id, $1, bucket
+  from ${claimedIds}
+  order by id
   on conflict do nothing
   returning message_id::text`
 

@@ -11,16 +11,16 @@ import {
   connect,
   checkViolation,
   failureOf,
-  isSqlState,
   inFailedTransaction,
   boundsOf,
   uniqueViolation,
   type ConnectionOptions,
   type Sql
 } from "./connection.ts"
-import { statementsOf, type TableStatements } from "./statements.ts"
+import { statementsOf, type Prepared, type TableStatements } from "./statements.ts"
+import { notAnswered, Pool, unavailable } from "./pool.ts"
 import { readLetters, writeLetters } from "./letters.ts"
-import { appendStatement, outboxRows } from "./outbox.ts"
+import { appendStatement, claimedIds, claimRows, outboxRows } from "./outbox.ts"
 import {
   KeyTaken,
   parkedKey,
@@ -42,7 +42,7 @@ export const layerPostgres = (options: ConnectionOptions, name: string): Layer.L
     Store,
     Effect.gen(function* () {
       const pool = yield* Effect.acquireRelease(
-        Effect.sync(() => new Pool(options, `${name} store`)),
+        Effect.sync(() => new Pool(options, { name: `${name} store`, max: 2 })),
         (opened) => Effect.promise(() => opened.close())
       )
       const window = yield* preparePartitions(pool)
@@ -63,66 +63,6 @@ export const layerPostgres = (options: ConnectionOptions, name: string): Layer.L
       })
     })
   )
-
-/** The connections for what is not a lane's work. */
-class Pool {
-  private sql: Sql
-
-  constructor(
-    private readonly options: ConnectionOptions,
-    private readonly name: string
-  ) {
-    this.sql = this.open()
-  }
-
-  private open(): Sql {
-    const opened: Sql = connect(this.options, {
-      name: this.name,
-      max: 2,
-      once: true,
-      onClose: () => this.reopen(opened)
-    })
-    return opened
-  }
-
-  private reopen(instead: Sql): void {
-    if (this.sql !== instead) return
-    void instead.end({ timeout: 0 })
-    this.sql = this.open()
-  }
-
-  close(): Promise<void> {
-    return this.sql.end({ timeout: 2 })
-  }
-
-  use<A>(run: (sql: Sql) => Promise<A>): Effect.Effect<A, StoreUnavailable> {
-    return Effect.suspend(() => {
-      const { sql } = this
-      return Effect.tryPromise({ try: () => run(sql), catch: (error) => error }).pipe(
-        Effect.mapError((error) => {
-          // a connection that ended before it was made tells nobody but the query that waited for it
-          if (!isSqlState(failureOf(error).code)) this.reopen(sql)
-          return unavailable(error)
-        }),
-        Effect.timeoutOrElse({
-          duration: boundsOf(this.options).answerMs,
-          orElse: () => {
-            // one that answers nothing would take the next queries too
-            this.reopen(sql)
-            return Effect.fail(notAnswered())
-          }
-        })
-      )
-    })
-  }
-}
-
-const notAnswered = () => new StoreUnavailable({ message: "the database did not answer in time" })
-
-const unavailable = (error: unknown): StoreUnavailable => {
-  const { code, message } = failureOf(error)
-  return new StoreUnavailable({ message: `${code}: ${message}`, cause: error })
-}
 
 const preparePartitions = (pool: Pool): Effect.Effect<InboxWindow, StoreUnavailable> =>
   pool.use(async (sql) => {
@@ -206,6 +146,9 @@ class Lane {
       name: this.name,
       max: 1,
       once: true,
+      // a lane reads by key or by due_at, and its plans are kept: one that was made while a table was small must not read it
+      // from end to end once it is large
+      session: { enable_seqscan: "off" },
       onClose: () => {
         if (this.sql === opened) this.reopen()
       }
@@ -233,8 +176,12 @@ class Lane {
     return found
   }
 
+  private prepared(of: AnyTable, { text, parameters }: Prepared): Statement {
+    return this.statement(of, text, parameters)
+  }
+
   private loadStatement({ table, keys }: Load): Statement {
-    return this.statement(table, this.tableOf(table).load, [JSON.stringify(keys)])
+    return this.prepared(table, this.tableOf(table).load(keys))
   }
 
   /** What a fresh connection owes before BEGIN: it exists, so that BEGIN and what follows leave in one piece. */
@@ -272,7 +219,7 @@ class Lane {
     const claimAt =
       opened.push(
         claims.length > 0
-          ? this.statement("library", claimText, [opening.consumer, JSON.stringify(claims)])
+          ? this.statement("library", claimText, [opening.consumer, ...claimRows(claims)])
           : this.statement("library", "select now() as now, '[]'::json as claimed")
       ) - 1
     if (due !== undefined) opened.push(this.statement(due.table, this.tableOf(due.table).due, [due.limit]))
@@ -318,16 +265,16 @@ class Lane {
   private commit(consumer: string, writes: Writes, epoch: number): Effect.Effect<void, StoreError> {
     const rowCounts: Array<readonly [index: number, expected: number, table: string]> = []
     const list: Array<Statement> = []
-    for (const { table, inserts, updates } of writes.changes) {
+    for (const { table, inserts, updates, changed } of writes.changes) {
       const statements = this.tableOf(table)
-      if (inserts.length > 0) list.push(this.statement(table, statements.insert, [JSON.stringify(inserts)]))
+      if (inserts.length > 0) list.push(this.prepared(table, statements.insert(inserts)))
       if (updates.length > 0) {
         rowCounts.push([list.length, updates.length, table.name])
-        list.push(this.statement(table, statements.update, [JSON.stringify(updates)]))
+        list.push(this.prepared(table, statements.update(updates, changed)))
       }
     }
     if (writes.parked.length > 0) list.push({ of: "library", query: writeLetters(this.sql, consumer, writes.parked) })
-    if (writes.outbox.length > 0) list.push(this.statement("outbox", appendStatement, [outboxRows(writes.outbox)]))
+    if (writes.outbox.length > 0) list.push(this.statement("outbox", appendStatement, outboxRows(writes.outbox)))
     list.push(this.statement("library", "commit"))
     return Effect.suspend(() => this.run(list, epoch)).pipe(
       Effect.onError(() => this.rollback(epoch)),
@@ -386,7 +333,7 @@ class Lane {
   private fault(of: Statement["of"], error: unknown): StoreError {
     const failure = failureOf(error)
     const { code, message, table, constraint } = failure
-    if (of === "library" || code === inFailedTransaction || !/^2[23]/.test(code)) {
+    if (of === "library" || code === inFailedTransaction || !/^(2[23]|54)/.test(code)) {
       const owned = [...this.statements.keys()].some((own) => own.name === table)
       // a deferred constraint speaks up at COMMIT
       if (of === "library" && code.startsWith("23") && owned && table !== undefined)
@@ -408,10 +355,10 @@ class Lane {
 const claimText = `
   with claimed as (
     insert into inbox (message_id, consumer, bucket)
-    select c.id, $1, c.bucket
-    from jsonb_to_recordset($2::text::jsonb) as c(id uuid, bucket int)
-    where not exists (select from dead_letters d where d.consumer = $1 and d.message_id = c.id)
-    order by c.id
+    select r.id, $1, r.bucket
+    from ${claimedIds}
+    where not exists (select from dead_letters d where d.consumer = $1 and d.message_id = r.id)
+    order by r.id
     on conflict do nothing
     returning message_id
   )

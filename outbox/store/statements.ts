@@ -1,19 +1,21 @@
-/**
- * The statements of a participant's tables, made once from what Postgres says the columns are. Rows travel as one
- * JSON parameter: one text to prepare whatever the batch's size.
- */
+/** The statements of a participant's tables, made from what Postgres says the columns are. */
+import { arraysOf, quoted, textsOf, unnested, type Column } from "./arrays.ts"
 import type { Sql } from "./connection.ts"
 import type { AnyTable } from "../table.ts"
 
+export interface Prepared {
+  readonly text: string
+  readonly parameters: ReadonlyArray<string>
+}
+
 export interface TableStatements {
-  /** Rows by key, locked in key order unless they never change. $1: the keys as a JSON array. */
-  readonly load: string
+  /** Rows by key, locked in key order unless they never change. */
+  readonly load: (keys: ReadonlyArray<string>) => Prepared
   /** Rows whose due_at has passed. $1: how many. */
   readonly due: string
-  /** $1: rows as a JSON array. */
-  readonly insert: string
-  /** $1: rows as a JSON array. */
-  readonly update: string
+  readonly insert: (rows: ReadonlyArray<object>) => Prepared
+  /** Writes these columns of the rows. */
+  readonly update: (rows: ReadonlyArray<object>, changed: ReadonlySet<string>) => Prepared
   /** The name of the primary key's constraint. */
   readonly primaryKey: string | undefined
 }
@@ -25,57 +27,79 @@ export const statementsOf = async (
 ): Promise<{ readonly statements: ReadonlyMap<AnyTable, TableStatements> } | { readonly missing: string }> => {
   const statements = new Map<AnyTable, TableStatements>()
   for (const table of tables) {
-    const columns = await sql<Array<{ name: string; type: string }>>`
-      select attname as name, format_type(atttypid, atttypmod) as type
+    const columns = await sql<Array<Column>>`
+      select attname as name, format_type(atttypid, -1) as type
       from pg_attribute
       where attrelid = to_regclass(${table.name}) and attnum > 0 and not attisdropped`
     const [primaryKey] = await sql<Array<{ name: string }>>`
       select conname as name
       from pg_constraint
       where conrelid = to_regclass(${table.name}) and contype = 'p'`
-    const types = new Map(columns.map(({ name, type }) => [name, type]))
-    const missing = table.columns.filter((column) => !types.has(column))
+    const known = new Map(columns.map((column) => [column.name, column]))
+    const missing = table.columns.filter((column) => !known.has(column))
     if (columns.length === 0)
       return { missing: `table ${table.name} does not exist or may not be read: run the migrations` }
     if (missing.length > 0)
       return { missing: `table ${table.name} has no column ${missing.join(", ")}: run the migrations` }
-    statements.set(table, make(table, types, primaryKey?.name))
+    const array = columns.find(({ name, type }) => type.endsWith("[]") && table.columns.includes(name))
+    if (array !== undefined)
+      return { missing: `column ${array.name} of table ${table.name} is an array: make it jsonb` }
+    const named = table.columns.flatMap((column) => known.get(column) ?? [])
+    statements.set(table, make(table, named, primaryKey?.name))
   }
   return { statements }
 }
 
-const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`
+/** How many sets of changed columns get a statement of their own: each stays prepared as long as the connection lives. */
+const mostUpdates = 32
 
-const make = (table: AnyTable, types: ReadonlyMap<string, string>, primaryKey: string | undefined): TableStatements => {
+const make = (table: AnyTable, columns: ReadonlyArray<Column>, primaryKey: string | undefined): TableStatements => {
   const name = quoted(table.name)
   const key = quoted(table.key)
-  const columns = table.columns.map(quoted).join(", ")
-  const record = `jsonb_to_recordset($1::text::jsonb) as r(${table.columns.map((column) => `${quoted(column)} ${types.get(column)}`).join(", ")})`
-  const changeable = table.columns.filter((column) => column !== table.key)
+  const names = columns.map((column) => quoted(column.name)).join(", ")
+  const keyType = columns.find((column) => column.name === table.key)?.type ?? "text"
+  const load = `
+    select ${names}
+    from ${name}
+    where ${key} = any($1::${keyType}[])
+    ${table.kind === "reference" ? "" : `order by ${key} for update`}`
+  // in key order, so that two that insert the same rows never wait for each other
+  const insert = `
+    insert into ${name} (${names})
+    select ${names}
+    from ${unnested(columns)}
+    ${table.kind === "log" ? "" : `order by ${key}`}`
+  const updates = new Map<string, { readonly text: string; readonly columns: ReadonlyArray<Column> }>()
+  const updateOf = (changed: ReadonlySet<string>) => {
+    const wanted = columns.filter((column) => column.name !== table.key && changed.has(column.name))
+    const signature = wanted.map((column) => column.name).join()
+    const known = updates.get(signature)
+    if (known !== undefined) return known
+    if (updates.size >= mostUpdates && wanted.length < columns.length - 1) return updateOf(new Set(table.columns))
+    const sent = columns.filter((column) => column.name === table.key || wanted.includes(column))
+    const text = `
+      update ${name} as t
+      set ${wanted.map((column) => `${quoted(column.name)} = r.${quoted(column.name)}`).join(", ")}
+      from ${unnested(sent)}
+      where t.${key} = r.${key}`
+    const made = { text, columns: sent }
+    updates.set(signature, made)
+    return made
+  }
   return {
-    load: `
-      select ${columns}
-      from ${name}
-      where ${key} = any(array(select k::${types.get(table.key)} from jsonb_array_elements_text($1::text::jsonb) as keys(k)))
-      ${table.kind === "reference" ? "" : `order by ${key} for update`}`,
+    load: (keys) => ({ text: load, parameters: [textsOf(keys)] }),
     due: `
-      select ${columns}
+      select ${names}
       from ${name}
       where due_at <= now()
       order by due_at
       limit $1::int
       for update skip locked`,
-    // in key order, so that two that insert the same rows never wait for each other
-    insert: `
-      insert into ${name} (${columns})
-      select ${columns}
-      from ${record}
-      ${table.kind === "log" ? "" : `order by ${key}`}`,
-    update: `
-      update ${name} as t
-      set ${changeable.map((column) => `${quoted(column)} = r.${quoted(column)}`).join(", ")}
-      from ${record}
-      where t.${key} = r.${key}`,
+    insert: (rows) => ({ text: insert, parameters: arraysOf(columns, rows) }),
+    update: (rows, changed) => {
+      const update = updateOf(changed)
+      return { text: update.text, parameters: arraysOf(update.columns, rows) }
+    },
     primaryKey
   }
 }

@@ -55,6 +55,8 @@ export interface Writes {
     /** Rows that were absent at load: inserted plainly, never upserted. */
     readonly inserts: ReadonlyArray<object>
     readonly updates: ReadonlyArray<object>
+    /** The columns in which any of the updates differs from what was loaded. */
+    readonly changed: ReadonlySet<string>
   }>
   readonly outbox: ReadonlyArray<OutboxMessage>
   readonly parked: ReadonlyArray<DeadLetter>

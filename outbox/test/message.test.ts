@@ -158,6 +158,21 @@ describe("sealing", () => {
   })
 })
 
+test.each([
+  ["is not printable", "a\nb"],
+  ["is not ASCII", "é"],
+  ["is too long for a header", "c".repeat(257)]
+])("a message is refused by its sender when its correlation %s: no reader would take it", (_name, correlation) => {
+  const origin = { correlation: "c1", causation: null, coordination: "orchestration", traceparent: null } as const
+
+  expect(() => seal(Written.of(note, { correlation }), origin, () => "m1")).toThrow(
+    "Written has a correlation that is not"
+  )
+  expect(() =>
+    seal(Written.of({ ...note, noteId: correlation }), { ...origin, correlation: null }, () => "m1")
+  ).toThrow("Written has a correlation (its key: give it another) that is not")
+})
+
 describe("decoding", () => {
   test("drops fields that the contract does not know: readers are tolerant", () => {
     expect(decoded(JSON.stringify({ ...note, colour: "red" }))).toEqual(note)

@@ -102,16 +102,28 @@ describe("a working set", () => {
     working.apply({ books: [book("a", 0)], loans: [{ isbn: "a", reader: "y" }] })
 
     expect(working.changes()).toEqual([
-      { table: books, inserts: [book("b", 3)], updates: [book("a", 0)] },
-      { table: shelves, inserts: [{ number: 1, room: "east" }], updates: [] },
+      { table: books, inserts: [book("b", 3)], updates: [book("a", 0)], changed: new Set(["copies"]) },
+      { table: shelves, inserts: [{ number: 1, room: "east" }], updates: [], changed: new Set() },
       {
         table: loans,
         inserts: [
           { isbn: "a", reader: "x" },
           { isbn: "a", reader: "y" }
         ],
-        updates: []
+        updates: [],
+        changed: new Set()
       }
+    ])
+  })
+
+  test("writes no row that is left as it was loaded, and of the others the columns that differ", () => {
+    const due = new Date("2026-11-21T12:00:00Z")
+    const loaded = new WorkingSet({ books })
+    loaded.add(books, ["a", "b"], [{ ...book("a", 1), due_at: due }, book("b", 1)])
+    loaded.apply({ books: [{ ...book("a", 1), due_at: new Date(due) }, book("b", 2)] })
+
+    expect(loaded.changes()).toEqual([
+      { table: books, inserts: [], updates: [book("b", 2)], changed: new Set(["copies"]) }
     ])
   })
 
@@ -120,7 +132,9 @@ describe("a working set", () => {
     working.apply({ books: [book("b", 2), book("a", 5)] })
     working.apply({ books: [book("b", 3)] })
 
-    expect(working.changes()).toEqual([{ table: books, inserts: [book("b", 3)], updates: [book("a", 5)] }])
+    expect(working.changes()).toEqual([
+      { table: books, inserts: [book("b", 3)], updates: [book("a", 5)], changed: new Set(["copies"]) }
+    ])
   })
 
   test.each([

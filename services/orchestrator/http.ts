@@ -22,15 +22,15 @@ export const routes = Effect.fnUntraced(function* (edge: Edge, queries: Queries)
       "/sagas",
       answer(function* (c) {
         const page = yield* readPage(c, OrderId)
-        return c.json(toPage(yield* read(() => queries.sagas(page)), page))
+        return c.json(toPage(yield* read(edge, () => queries.sagas(page)), page))
       })
     )
     .get(
       "/sagas/:id",
       answer(function* (c) {
         const id = yield* pathId(c, OrderId)
-        const saga = yield* found(id, () => queries.saga(id))
-        return c.json({ ...saga, log: yield* read(() => queries.log(id)) })
+        const saga = yield* found(edge, id, () => queries.saga(id))
+        return c.json({ ...saga, log: yield* read(edge, () => queries.log(id)) })
       })
     )
 })

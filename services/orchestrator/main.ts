@@ -11,7 +11,7 @@ export const service = Service.make({
   database: "sagas",
   participant: orchestrator,
   migrations: [Migrations.saga],
-  routes: (edge) => routes(edge, makeQueries(edge.sql))
+  routes: (edge) => routes(edge, makeQueries(edge.reads.sql))
 })
 
 if (import.meta.main) Service.main(service)

@@ -22,21 +22,21 @@ export const routes = Effect.fnUntraced(function* (edge: Edge, queries: Queries)
       "/orders",
       answer(function* (c) {
         const page = yield* readPage(c, OrderId)
-        return c.json(toPage(yield* read(() => queries.orders(page)), page))
+        return c.json(toPage(yield* read(edge, () => queries.orders(page)), page))
       })
     )
     .get(
       "/orders/:id",
       answer(function* (c) {
         const id = yield* pathId(c, OrderId)
-        return c.json(yield* found(id, () => queries.order(id)))
+        return c.json(yield* found(edge, id, () => queries.order(id)))
       })
     )
     .get(
       "/orders/:id/history",
       answer(function* (c) {
         const id = yield* pathId(c, OrderId)
-        const items = yield* read(() => queries.history(id))
+        const items = yield* read(edge, () => queries.history(id))
         // an order has an entry from its first moment on
         return items.length === 0 ? yield* notFound(id) : c.json({ items, next: null })
       })

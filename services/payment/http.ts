@@ -2,18 +2,18 @@
 import { Effect } from "effect"
 import { Hono } from "hono"
 import { OrderId } from "../shell/bounds.ts"
-import { found } from "../shell/edge.ts"
+import { found, type Edge } from "../shell/edge.ts"
 import { answer } from "../shell/http.ts"
 import { pathId } from "../shell/request.ts"
 import type { Queries } from "./queries.ts"
 
-export const routes = (queries: Queries) =>
+export const routes = (edge: Edge, queries: Queries) =>
   Effect.succeed(
     new Hono().get(
       "/payments/:orderId",
       answer(function* (c) {
         const id = yield* pathId(c, OrderId, "orderId")
-        return c.json(yield* found(id, () => queries.payment(id)))
+        return c.json(yield* found(edge, id, () => queries.payment(id)))
       })
     )
   )

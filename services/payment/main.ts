@@ -11,7 +11,7 @@ export const service = Service.make({
   database: "payments",
   participant: payment,
   migrations: [{ name: "payment", folder: join(import.meta.dir, "migrations") }],
-  routes: ({ sql }) => routes(makeQueries(sql))
+  routes: (edge) => routes(edge, makeQueries(edge.reads.sql))
 })
 
 if (import.meta.main) Service.main(service)

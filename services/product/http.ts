@@ -28,14 +28,14 @@ export const routes = (edge: Edge, queries: Queries) =>
         "/products",
         answer(function* (c) {
           const page = yield* readPage(c, Id)
-          return c.json(toPage(yield* read(() => queries.products(page)), page))
+          return c.json(toPage(yield* read(edge, () => queries.products(page)), page))
         })
       )
       .get(
         "/products/:id",
         answer(function* (c) {
           const id = yield* pathId(c, Id)
-          return c.json(yield* found(id, () => queries.product(id)))
+          return c.json(yield* found(edge, id, () => queries.product(id)))
         })
       )
   )

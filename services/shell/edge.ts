@@ -1,36 +1,34 @@
 /** What a service's routes work with: the participant that decides, a pool to read from, outcomes to wait for. */
 import { Duration, Effect, Option, type Latch, type Scope } from "effect"
 import type { Context } from "hono"
-import type { Coordination, Request, Running, Sql } from "oncebox"
+import type { Coordination, Pool, Request, Running } from "oncebox"
 import { problem, problemForNow, type Problem } from "./problem.ts"
 import { idempotencyKey, notFound, preferredWaitSeconds, traceparent } from "./request.ts"
 import { makeWaiters, type Waiters } from "./waiters.ts"
 
 export interface Edge {
-  readonly sql: Sql
+  readonly reads: Pick<Pool, "sql" | "use">
   readonly running: Pick<Running, "submit" | "health" | "counters">
   /** Opens when the service shuts down: who waits for something answers with what is there. */
   readonly closing: Latch.Latch
 }
 
-const readWithin = "5 seconds"
 const waitersLimit = 2_000
 const waitersTick = "20 millis"
 
 /** Runs a read. When the database fails, the client is told to come back. */
-export const read = <A>(query: () => PromiseLike<A>): Effect.Effect<A, Problem> =>
-  Effect.tryPromise({ try: async () => query(), catch: (cause) => cause }).pipe(
-    Effect.timeout(readWithin),
+export const read = <A>({ reads }: Edge, query: () => PromiseLike<A>): Effect.Effect<A, Problem> =>
+  reads.use(query).pipe(
     Effect.tapError((cause) => Effect.logError("a read failed", cause)),
     Effect.mapError(() => problemForNow("unavailable", "The database could not be read. Try again in a moment."))
   )
 
 /** Waiters over a query that answers with the outcomes that are there. */
 export const waitersFor = <A extends { readonly id: string }>(
-  { closing }: Edge,
+  edge: Edge,
   query: (ids: ReadonlyArray<string>) => PromiseLike<ReadonlyArray<A>>
 ): Effect.Effect<Waiters<A>, never, Scope.Scope> =>
-  makeWaiters((ids) => read(() => query(ids)), { tick: waitersTick, limit: waitersLimit, closing })
+  makeWaiters((ids) => read(edge, () => query(ids)), { tick: waitersTick, limit: waitersLimit, closing: edge.closing })
 
 /**
  * Has a request decided and answers with its reply. `body` is what the client sent: it, not the payload, is what an
@@ -88,5 +86,5 @@ export const accepted = Effect.fnUntraced(function* <A extends { readonly id: st
 export const newId = (): string => Bun.randomUUIDv7()
 
 /** What a query found under an id, or the problem that there is nothing. */
-export const found = <A>(id: string, query: () => PromiseLike<A | undefined>): Effect.Effect<A, Problem> =>
-  Effect.flatMap(read(query), (row) => (row === undefined ? Effect.fail(notFound(id)) : Effect.succeed(row)))
+export const found = <A>(edge: Edge, id: string, query: () => PromiseLike<A | undefined>): Effect.Effect<A, Problem> =>
+  Effect.flatMap(read(edge, query), (row) => (row === undefined ? Effect.fail(notFound(id)) : Effect.succeed(row)))

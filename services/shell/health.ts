@@ -8,7 +8,7 @@ const databaseWithin = "1 second"
 /** Why the service is not ready; empty when it is. */
 export const readiness = Effect.fnUntraced(function* (edge: Edge): Effect.fn.Return<ReadonlyArray<string>> {
   if (edge.closing.isOpen()) return ["it is shutting down"]
-  const database = yield* Effect.tryPromise(async () => edge.sql`select 1`).pipe(
+  const database = yield* Effect.tryPromise(async () => edge.reads.sql`select 1`).pipe(
     Effect.timeout(databaseWithin),
     Effect.match({ onSuccess: () => [], onFailure: () => [`the database did not answer within ${databaseWithin}`] })
   )

@@ -7,10 +7,10 @@
 import { Cause, Effect, Exit, Latch, Layer, type Scope } from "effect"
 import type { Hono } from "hono"
 import {
-  connect,
   layerKafka,
   layerPostgres,
   Migrations,
+  Pool,
   run,
   startRelay,
   type Broker,
@@ -76,21 +76,27 @@ const connection = (service: Service, settings: Pick<Settings, "database">): Con
   username: service.role
 })
 
+/** A client waits for a read: it is told to come back sooner than a pass gives up. */
+const readConnection = (service: Service, settings: Pick<Settings, "database">): ConnectionOptions => ({
+  ...connection(service, settings),
+  bounds: { answerMs: 5_000 }
+})
+
 /** Runs a service for as long as the scope is open. With `relay` it publishes its outbox itself, without Debezium. */
 const launch = Effect.fnUntraced(function* (
   service: Service,
   settings: Omit<Settings, "brokers">,
   options: { readonly relay: boolean } = { relay: false }
 ): Effect.fn.Return<Running, StoreUnavailable | BrokerError | CannotListen, Broker | Store | Scope.Scope> {
-  const sql = yield* Effect.acquireRelease(
-    Effect.sync(() =>
-      connect(connection(service, settings), { name: `${service.name} reads`, max: 5, readOnly: true })
+  const reads = yield* Effect.acquireRelease(
+    Effect.sync(
+      () => new Pool(readConnection(service, settings), { name: `${service.name} reads`, max: 5, readOnly: true })
     ),
-    (pool) => Effect.promise(() => pool.end({ timeout: 2 }))
+    (pool) => Effect.promise(() => pool.close())
   )
-  const relay = options.relay ? yield* startRelay(sql, `/oncebox/${service.database}`) : undefined
+  const relay = options.relay ? yield* startRelay(reads.sql, `/oncebox/${service.database}`) : undefined
   const running = yield* service.run(relay === undefined ? {} : { committed: relay.committed })
-  const edge: Edge = { sql, running, closing: yield* Latch.make(false) }
+  const edge: Edge = { reads, running, closing: yield* Latch.make(false) }
   const { closing } = edge
   const { fetch: adminFetch } = makeAdminApp(service.name, edge)
   yield* listen({ hostname: "127.0.0.1", port: settings.adminPort, fetch: adminFetch, closing })

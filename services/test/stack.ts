@@ -12,7 +12,8 @@ import { readSecret, startEngines, type RunningEngines } from "../../stack/engin
 import { killLeftovers, lives, readLedger } from "../../stack/ledger.ts"
 import { freePorts } from "../../stack/ports.ts"
 import {
-  runJobs,
+  prepare,
+  runConnectors,
   SERVICE_NAMES,
   serviceEnv,
   SERVICES,
@@ -120,9 +121,9 @@ const up = async (ends: Array<() => unknown>): Promise<Stack> => {
     await within("the warden's end", wardenWithinMs, warden.exited)
   })
 
-  const engines = await startEngines({ dir })
+  const engines = await startEngines({ dir, prepare })
   ends.push(() => engines.stop())
-  await runJobs(engines)
+  await runConnectors(engines)
 
   const password = Redacted.make(readSecret(engines.postgres.secretsDir, "owner_password"))
   const databases = new Map(

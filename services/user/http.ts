@@ -33,14 +33,14 @@ export const routes = Effect.fnUntraced(function* (edge: Edge, queries: Queries)
       "/users",
       answer(function* (c) {
         const page = yield* readPage(c, Id)
-        return c.json(toPage(yield* read(() => queries.users(page)), page))
+        return c.json(toPage(yield* read(edge, () => queries.users(page)), page))
       })
     )
     .get(
       "/users/:id",
       answer(function* (c) {
         const id = yield* pathId(c, Id)
-        return c.json(yield* found(id, () => queries.user(id)))
+        return c.json(yield* found(edge, id, () => queries.user(id)))
       })
     )
 })

@@ -11,7 +11,7 @@ export const service = Service.make({
   database: "users",
   participant: user,
   migrations: [{ name: "user", folder: join(import.meta.dir, "migrations") }],
-  routes: (edge) => routes(edge, makeQueries(edge.sql))
+  routes: (edge) => routes(edge, makeQueries(edge.reads.sql))
 })
 
 if (import.meta.main) Service.main(service)

@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, spyOn } from "bun:test"
 import { Effect, Exit, Latch, Scope } from "effect"
 import type { Hono } from "hono"
-import type { RequestError, Running, Sql, SubmitOptions } from "oncebox"
+import { StoreUnavailable, type RequestError, type Running, type Sql, type SubmitOptions } from "oncebox"
 import type { Edge } from "../edge.ts"
 import { makeApp } from "../http.ts"
 
@@ -37,7 +37,9 @@ export const standIn = (
   }
   // Only health asks it anything here: routes read through queries of the test.
   const sql = (options.select ?? (() => Promise.resolve([{}]))) as unknown as Sql
-  return { edge: { sql, running, closing: Latch.makeUnsafe(false) }, submitted }
+  const use: Edge["reads"]["use"] = (run) =>
+    Effect.tryPromise({ try: async () => run(sql), catch: (cause) => new StoreUnavailable({ message: String(cause) }) })
+  return { edge: { reads: { sql, use }, running, closing: Latch.makeUnsafe(false) }, submitted }
 }
 
 const zeroes = {
