@@ -1,11 +1,12 @@
 /**
  * The orchestrator: a participant that gives every answer and every passed deadline to the saga it belongs to.
- * A crash loses no saga: its row, its log and what it asks for are one transaction.
+ * A crash loses no saga: its row, its log and what it asks for are one transaction. Choreographed sagas are only watched.
  */
 import type { AnyContract, Contract } from "./message.ts"
 import { Participant, type Context, type Decision } from "./participant.ts"
 import {
   advance,
+  begun,
   decisionOf,
   hasEnded,
   Saga,
@@ -15,6 +16,7 @@ import {
   type SagaStart,
   type SagaTables
 } from "./saga.ts"
+import { observe, overdue } from "./watch.ts"
 
 /**
  * An orchestrator of these definitions; keep a version for as long as sagas run on it. Answers to sagas that don't
@@ -41,11 +43,18 @@ const make = (
   const step = (saga: SagaRow, input: SagaInput, context: Context): Decision<SagaTables, never> => {
     // the definition of a saga that has ended may be gone from this build
     if (hasEnded(saga)) return {}
-    const next = advance(definitionOf(saga), saga, input, context)
+    const definition = definitionOf(saga)
+    const next =
+      saga.coordination === "orchestration"
+        ? advance(definition, saga, input, context)
+        : input === "deadline"
+          ? overdue(definition, saga, context)
+          : observe(definition, saga, input, context)
     return next === undefined ? {} : decisionOf(next)
   }
   const contracts = new Set<AnyContract>(options.starts.map((start) => start.on))
-  for (const { steps } of registry.values()) {
+  for (const { steps, cancelledBy } of registry.values()) {
+    if (cancelledBy !== undefined) contracts.add(cancelledBy)
     for (const { success, failure, undo } of steps) {
       for (const contract of [success, failure, undo?.done]) if (contract !== undefined) contracts.add(contract)
     }
@@ -62,13 +71,18 @@ const make = (
       participant.on(contract as unknown as Contract<object>, {
         touches: { sagas: (_payload, _rows, cause) => (cause.correlation === null ? [] : [cause.correlation]) },
         decide: (rows, payload, context) => {
-          if (context.coordination !== "orchestration" || context.correlation === null) return {}
+          if (context.correlation === null) return {}
+          const input = { contract, payload }
           const saga = rows.sagas.get(context.correlation)
-          if (saga !== undefined) return step(saga, { contract, payload }, context)
-          const start = options.starts.find(({ on }) => on === contract)
-          return start === undefined
-            ? {}
-            : Saga.start(start.definition, context.correlation, start.data(payload), context, start.after)
+          if (saga !== undefined) return step(saga, input, context)
+          const start = options.starts.find(({ on, when }) => on === contract && (when?.(payload) ?? true))
+          if (start === undefined) return {}
+          const { definition, after } = start
+          const data = start.data(payload)
+          if (context.coordination === "orchestration")
+            return Saga.start(definition, context.correlation, data, context, after)
+          if (definition.cancel === undefined) return {}
+          return step(begun(definition, context.correlation, data, context), input, context)
         }
       }),
     empty

@@ -39,6 +39,8 @@ export interface Handler<T extends Tables, P, R> {
    */
   readonly touches?: { readonly [K in keyof T]?: (payload: P, rows: Rows<T>, cause: Cause) => Iterable<string> }
   readonly decide: (rows: Rows<T>, payload: P, context: Context) => Decision<T, R>
+  /** Only messages of this style are decided; the others are skipped. All are when absent. */
+  readonly coordination?: Coordination
   /** The order of one key's messages carries state: behind a parked message the later ones of its key park too. */
   readonly ordered?: boolean
 }
@@ -51,6 +53,7 @@ export interface AnyHandler {
   readonly touches: Readonly<Record<string, (payload: object, rows: Rows<Tables>, cause: Cause) => Iterable<string>>>
   readonly decide: (rows: Rows<Tables>, payload: object, context: Context) => Decision<Tables>
   readonly ordered: boolean
+  readonly coordination: Coordination | undefined
 }
 
 export interface Participant<T extends Tables> {
@@ -84,7 +87,8 @@ const erase = <T extends Tables, P, R>(handler: Handler<T, P, R>): AnyHandler =>
   ({
     touches: handler.touches ?? {},
     decide: handler.decide,
-    ordered: handler.ordered ?? false
+    ordered: handler.ordered ?? false,
+    coordination: handler.coordination
   }) as unknown as AnyHandler
 
 const once = <K, V>(map: ReadonlyMap<K, V>, key: K, value: V, name: string): ReadonlyMap<K, V> => {

@@ -4,7 +4,8 @@
  * Rules that hold for every definition: a reply counts only for the step that awaits it; the ended states absorb;
  * compensation runs in reverse, takes in the step in flight when its outcome is unknown, never stops half way, and no
  * step goes forward once it began; a lost reply is asked for again after its deadline, with a new message id; attempts
- * are bounded before the pivot and unbounded from it on; a saga ends on the version it started with.
+ * and the time of all steps together are bounded before the pivot and unbounded from it on; a saga ends on the version
+ * it started with.
  */
 import { Duration, Schema } from "effect"
 import { Coordination, type AnyContract, type Contract, type Outgoing } from "./message.ts"
@@ -26,6 +27,8 @@ const sagas = Table.make("sagas", {
     /** How many entries its log has. */
     position: Schema.Int,
     coordination: Coordination,
+    /** Of a choreographed saga: the types of the messages that were seen of it. */
+    seen: Schema.Array(Schema.String),
     data: Schema.Unknown,
     reason: Schema.NullOr(Schema.String),
     /** Until when the awaited answer should be there; null once the saga ended. */
@@ -106,6 +109,12 @@ export interface SagaDefinition<Data = unknown> {
   readonly steps: ReadonlyArray<AnyStep>
   /** The index of the step after which the saga only goes forward. */
   readonly pivot: number
+  /** The message that asks for the saga to be undone; it counts until the pivot is asked for. */
+  readonly cancelledBy: AnyContract | undefined
+  /** How long the steps before the pivot may take together. */
+  readonly deadlineMs: number
+  /** What ends a choreographed saga that takes longer. */
+  readonly cancel: ((saga: SagaView<unknown>) => Outgoing) | undefined
   readonly decode: (data: unknown) => Data
 }
 
@@ -140,10 +149,14 @@ export const advance = (
     )
   if (saga.state === "RUNNING") {
     if (input === "deadline") {
-      if (index >= definition.pivot || saga.attempt < step.attempts)
+      const outOfTime = context.now.getTime() >= lastMoment(definition, saga)
+      if (index >= definition.pivot || (saga.attempt < step.attempts && !outOfTime))
         return ask(definition, saga, index, saga.attempt + 1, context)
       return compensate(definition, { ...saga, reason: timeoutOf(step) }, index, context)
     }
+    // once the pivot is asked for, it alone decides
+    if (input.contract === definition.cancelledBy && index < definition.pivot)
+      return compensate(definition, { ...saga, reason: reasonOf(input.payload) }, index, context)
     if (input.contract === step.success) {
       const data = step.learn === undefined ? saga.data : step.learn(definition.decode(saga.data), input.payload)
       return forward(definition, { ...saga, data }, index + 1, context)
@@ -180,26 +193,43 @@ const compensate = (definition: SagaDefinition, saga: SagaRow, index: number, co
     : undo({ ...saga, state: "COMPENSATING" }, step, 1, definition, context)
 }
 
-const ask = (definition: SagaDefinition, saga: SagaRow, index: number, attempt: number, context: Context): Advance => {
+export const ask = (
+  definition: SagaDefinition,
+  saga: SagaRow,
+  index: number,
+  attempt: number,
+  context: Context
+): Advance => {
   const step = definition.steps[index]
   if (step === undefined) throw new Error(`${definition.name} has no step ${index}`)
-  return wait(saga, step, attempt, step.ask(viewOf(definition, saga)), context)
+  const until = index < definition.pivot ? lastMoment(definition, saga) : Number.POSITIVE_INFINITY
+  return wait(saga, step, attempt, step.ask(viewOf(definition, saga)), context, until)
 }
+
+/** The deadline of the steps before the pivot, in milliseconds since the epoch. */
+export const lastMoment = (definition: SagaDefinition, saga: SagaRow): number =>
+  saga.started_at.getTime() + definition.deadlineMs
 
 const undo = (saga: SagaRow, step: AnyStep, attempt: number, definition: SagaDefinition, context: Context): Advance => {
   if (step.undo === undefined) throw new Error(`step ${step.name} of ${definition.name} has no undo`)
   return wait(saga, step, attempt, step.undo.ask(viewOf(definition, saga)), context)
 }
 
-const viewOf = (definition: SagaDefinition, saga: SagaRow): SagaView<unknown> => ({
+export const viewOf = (definition: SagaDefinition, saga: SagaRow): SagaView<unknown> => ({
   id: saga.id,
   data: definition.decode(saga.data),
   reason: saga.reason
 })
 
-const wait = (saga: SagaRow, step: AnyStep, attempt: number, asked: Outgoing, context: Context): Advance => {
-  const waitMs = Math.max(step.deadlineMs, Math.min(longestWaitMs, step.deadlineMs * 2 ** (attempt - 1)))
-  const deadline = new Date(context.now.getTime() + waitMs)
+const wait = (
+  saga: SagaRow,
+  step: AnyStep,
+  attempt: number,
+  asked: Outgoing,
+  context: Context,
+  until = Number.POSITIVE_INFINITY
+): Advance => {
+  const deadline = new Date(Math.min(context.now.getTime() + waitMs(saga, step, attempt), until))
   const lookEarlier = saga.due_at !== null && saga.due_at > context.now && saga.due_at <= deadline
   const row: SagaRow = {
     ...saga,
@@ -214,12 +244,29 @@ const wait = (saga: SagaRow, step: AnyStep, attempt: number, asked: Outgoing, co
   return { row, log: [entry(row, context, { type: asked.contract.type, id })], send: [message] }
 }
 
+/** The wait doubles with each attempt. Sagas that were held up together don't ask again together: each adds up to a quarter of its own. */
+export const waitMs = (saga: SagaRow, step: AnyStep, attempt: number): number => {
+  const wait = Math.max(step.deadlineMs, Math.min(longestWaitMs, step.deadlineMs * 2 ** (attempt - 1)))
+  return attempt === 1 ? wait : Math.round(wait * (1 + jitter(`${saga.id} ${step.name} ${attempt}`) / 4))
+}
+
+/** A number in [0, 1) that the text determines (FNV-1a). */
+const jitter = (text: string): number => {
+  let hash = 0x811c9dc5
+  for (let index = 0; index < text.length; index++) hash = Math.imul(hash ^ text.charCodeAt(index), 0x01000193)
+  return (hash >>> 0) / 2 ** 32
+}
+
 const end = (saga: SagaRow, context: Context): Advance => {
   const row: SagaRow = { ...saga, position: saga.position + 1, deadline: null, due_at: null, ended_at: context.now }
   return { row, log: [entry(row, context, undefined)], send: [] }
 }
 
-const entry = (row: SagaRow, context: Context, asked: { readonly type: string; readonly id: string } | undefined) => ({
+export const entry = (
+  row: SagaRow,
+  context: Context,
+  asked: { readonly type: string; readonly id: string } | undefined
+) => ({
   saga_id: row.id,
   position: row.position,
   at: context.now,
@@ -245,9 +292,29 @@ export const decisionOf = ({ row, log, send }: Advance): Decision<SagaTables, ne
   send
 })
 
+/** A saga before its first step. */
+export const begun = (definition: SagaDefinition, id: string, data: unknown, context: Context): SagaRow => ({
+  id,
+  definition: definition.name,
+  version: definition.version,
+  state: "RUNNING",
+  step: "",
+  attempt: 1,
+  position: 0,
+  coordination: context.coordination,
+  seen: [],
+  data,
+  reason: null,
+  deadline: null,
+  due_at: null,
+  started_at: context.now,
+  ended_at: null
+})
+
 /** A message that starts a saga which nobody started yet: its first steps, up to `after`, are done already. */
 export interface SagaStart {
   readonly on: AnyContract
+  readonly when: ((payload: object) => boolean) | undefined
   readonly definition: SagaDefinition
   readonly after: string
   readonly data: (payload: object) => unknown
@@ -275,11 +342,17 @@ export const Saga = {
    * A definition. Throws when it breaks a rule: two steps of one name, two uses of one reply, no such pivot, a failure
    * after it, no attempts, no deadline.
    */
-  define: <Fields extends Schema.Struct.Fields>(options: {
+  define: <Fields extends Schema.Struct.Fields, Cancelled extends { readonly reason: string }>(options: {
     readonly name: string
     readonly version: number
     readonly data: Fields
     readonly pivot: string
+    /** How long the steps before the pivot may take together; without it only each step has a deadline. */
+    readonly deadline?: Duration.Input
+    /** A message, with the saga's id as its correlation, that asks for the saga to be undone. */
+    readonly cancelledBy?: Contract<Cancelled>
+    /** What to send to end a choreographed saga that takes longer than its deadline. Such sagas are watched only with it. */
+    readonly cancel?: (saga: SagaView<Schema.Struct.Type<Fields>>) => Outgoing
     readonly steps: ReadonlyArray<Step<Schema.Struct.Type<Fields>>>
   }): SagaDefinition<Schema.Struct.Type<Fields>> => {
     type Data = Schema.Struct.Type<Fields>
@@ -288,7 +361,14 @@ export const Saga = {
     const pivot = names.indexOf(options.pivot)
     if (pivot < 0) throw new Error(`${options.name} has no step ${options.pivot} to be its pivot`)
     // a late reply would count for the other step, a second one for the next
-    const replies = options.steps.flatMap(({ success, failure, undo }) => [success, failure, undo?.done])
+    const deadlineMs = Duration.toMillis(Duration.fromInputUnsafe(options.deadline ?? Duration.infinity))
+    if (deadlineMs <= 0) throw new Error(`${options.name} needs a deadline that lies ahead`)
+    // a contract of any payload: it is only compared
+    const cancelledBy = options.cancelledBy as unknown as AnyContract | undefined
+    const replies = [
+      ...options.steps.flatMap(({ success, failure, undo }) => [success, failure, undo?.done]),
+      cancelledBy
+    ]
     const twice = replies.find((reply, index) => reply !== undefined && replies.indexOf(reply) !== index)
     if (twice !== undefined) throw new Error(`${options.name} has two uses of the reply ${twice.type}`)
     const decode = Schema.decodeUnknownSync(Schema.Struct(options.data) as unknown as Schema.Codec<Data, Data>)
@@ -296,6 +376,9 @@ export const Saga = {
       name: options.name,
       version: options.version,
       pivot,
+      deadlineMs,
+      cancelledBy,
+      cancel: options.cancel as SagaDefinition["cancel"],
       decode: (data) => decode(data),
       steps: options.steps.map((step, index) => {
         const { deadline, ...rest } = step
@@ -314,6 +397,8 @@ export const Saga = {
   /** The message that starts a saga which nobody started yet, with the types of its payload and data checked. */
   startedBy: <P extends object, Data>(options: {
     readonly on: Contract<P>
+    /** Of the message's payloads, those that start this saga; all when absent. */
+    readonly when?: (payload: P) => boolean
     readonly definition: SagaDefinition<Data>
     /** The step that the message shows to be done. */
     readonly after: string
@@ -331,22 +416,9 @@ export const Saga = {
     context: Context,
     after?: string
   ): Decision<SagaTables, never> => {
-    const saga: SagaRow = {
-      id,
-      definition: definition.name,
-      version: definition.version,
-      state: "RUNNING",
-      step: "",
-      attempt: 1,
-      position: 0,
-      coordination: context.coordination,
-      data,
-      reason: null,
-      deadline: null,
-      due_at: null,
-      started_at: context.now,
-      ended_at: null
-    }
+    const saga = begun(definition, id, data, context)
+    if (saga.coordination === "choreography" && definition.cancel === undefined)
+      throw new Error(`${definition.name} says nothing of how a choreographed saga is ended`)
     const next = after === undefined ? 0 : indexOf(definition, after) + 1
     return decisionOf(forward(definition, saga, next, context))
   }

@@ -61,6 +61,7 @@ export const startEmbedded = Effect.fnUntraced(function* (
     (service, index) =>
       Effect.gen(function* () {
         const settings = {
+          orders: { choreography: true, coordination: "orchestration" as const, definition: "place-order" as const },
           database: { host, port, password: yield* Effect.fromNullishOr(passwords.services.get(service.database)) },
           host,
           port: ports[2 * index] ?? service.port,

@@ -87,6 +87,8 @@ export const readRecord = (
   const coordination = headerOf(record, "coordination")
   if (!isCoordination(coordination))
     return park("unreadable", `header coordination is not one of ${Coordination.literals.join(", ")}`)
+  if (handler.coordination !== undefined && handler.coordination !== coordination)
+    return { _tag: "skipped", known: true }
   const text = textOf(record.value)
   if (text === undefined)
     return park("unreadable", record.value === null ? "the record has no value" : "the value is not UTF-8")

@@ -7,7 +7,7 @@ import { advance, Saga, type Advance, type SagaInput, type SagaRow, type SagaTab
 import type { Puts } from "../table.ts"
 import { decideWith, type Input } from "../testing/index.ts"
 
-const later = new Date("2030-01-01T00:00:00.000Z")
+const later = new Date("2026-03-01T12:30:00.000Z")
 
 // A trip: opened, a seat held, the visa checked, the ticket issued and mailed. Once it is issued there is no way back.
 const commands = Topic.commands("trips-commands")
@@ -31,6 +31,7 @@ const VisaRefused = events.message("VisaRefused", refused, key)
 const IssueTicket = commands.message("IssueTicket", { ...trip, seat: Schema.NullOr(Schema.String) }, key)
 const TicketIssued = events.message("TicketIssued", trip, key)
 const TicketRefused = events.message("TicketRefused", refused, key)
+const CancelTrip = commands.message("CancelTrip", refused, key)
 const MailTicket = commands.message("MailTicket", { ...trip, seat: Schema.NullOr(Schema.String) }, key)
 const TicketMailed = events.message("TicketMailed", trip, key)
 
@@ -79,17 +80,25 @@ const mail = step({
   deadline: "1 hour",
   attempts: 1
 })
-const booking = { name: "book-trip", version: 1, data: Trip, pivot: "ticket" } as const
+const booking = {
+  name: "book-trip",
+  version: 1,
+  data: Trip,
+  pivot: "ticket",
+  deadline: "1 hour",
+  cancelledBy: CancelTrip
+} as const
 const bookTrip = Saga.define({ ...booking, steps: [open, seat, visa, ticket, mail] })
 
 const reasons: Readonly<Record<string, string>> = {
   SeatRefused: "SOLD_OUT",
   VisaRefused: "NO_VISA",
-  TicketRefused: "TOO_LATE"
+  TicketRefused: "TOO_LATE",
+  CancelTrip: "CHANGED_MIND"
 }
 const answers: ReadonlyArray<AnyContract> = [...events.catalogue.values()]
 const answer = (type: string, tripId = "t1", seat = "12A"): Outgoing => {
-  const contract = events.catalogue.get(type)
+  const contract = events.catalogue.get(type) ?? commands.catalogue.get(type)
   if (contract === undefined) throw new Error(`there is no ${type}`)
   return { contract, payload: { tripId, city: "Oslo", seat, reason: reasons[type] ?? "" } }
 }
@@ -196,6 +205,41 @@ const paths: ReadonlyArray<Path> = [
     reason: "VISA_TIMEOUT"
   },
   {
+    name: "it is cancelled while its first step is in flight: that is undone, and its late answer counts for nothing",
+    when: ["CancelTrip", "TripOpened", "TripClosed"],
+    asks: ["OpenTrip", "CloseTrip"],
+    ends: "COMPENSATED",
+    reason: "CHANGED_MIND"
+  },
+  {
+    name: "it is cancelled while a later step is in flight: all are undone, that one first",
+    when: ["TripOpened", "CancelTrip", "SeatReleased", "TripClosed"],
+    asks: ["OpenTrip", "HoldSeat", "ReleaseSeat", "CloseTrip"],
+    ends: "COMPENSATED",
+    reason: "CHANGED_MIND"
+  },
+  {
+    name: "it is cancelled while it is being undone already: nothing changes",
+    when: ["TripOpened", "SeatRefused", "CancelTrip", "TripClosed"],
+    asks: ["OpenTrip", "HoldSeat", "CloseTrip"],
+    ends: "COMPENSATED",
+    reason: "SOLD_OUT"
+  },
+  {
+    name: "it is cancelled after the pivot was asked for: the pivot decides, for",
+    when: [...toTicket, "CancelTrip", "TicketIssued", "CancelTrip", "TicketMailed", "CancelTrip"],
+    asks: [...askedToTicket, "MailTicket"],
+    ends: "COMPLETED",
+    reason: null
+  },
+  {
+    name: "it is cancelled after the pivot was asked for: the pivot decides, or against",
+    when: [...toTicket, "CancelTrip", "TicketRefused", "SeatReleased", "TripClosed"],
+    asks: [...askedToTicket, "ReleaseSeat", "CloseTrip"],
+    ends: "COMPENSATED",
+    reason: "TOO_LATE"
+  },
+  {
     name: "the pivot gives no answer for long: asked again for as long as it takes",
     when: [...toTicket, ...times(40, "deadline"), "TicketIssued", "TicketMailed"],
     asks: [...askedToTicket, ...times(40, "IssueTicket"), "MailTicket"],
@@ -294,17 +338,55 @@ describe("a saga's deadlines", () => {
 
   test.each([
     ["the first attempt waits as long as its step says", ["TripOpened"], 20],
-    ["the second waits twice as long", ["TripOpened", "deadline"], 40],
-    ["the third waits four times as long", ["TripOpened", "deadline", "deadline"], 80],
     ["an undo begins with its step's wait again", ["TripOpened", ...times(3, "deadline")], 20],
-    ["an undo asked again waits twice as long", ["TripOpened", ...times(4, "deadline")], 40],
     ["the next step begins with its own wait", ["deadline", "TripOpened"], 20],
-    ["doubling ends at ten minutes", [...toTicket, "deadline", "deadline"], 10 * minutes],
-    ["ten minutes it stays", [...toTicket, ...times(2_000, "deadline")], 10 * minutes],
-    ["a step that says an hour waits an hour", [...toTicket, "TicketIssued"], 60 * minutes],
-    ["and an hour again", [...toTicket, "TicketIssued", "deadline"], 60 * minutes]
+    ["a step that says an hour waits an hour", [...toTicket, "TicketIssued"], 60 * minutes]
   ])("%s", (_name, words, seconds) => {
     expect(waits(words)).toBe(seconds)
+  })
+
+  test.each([
+    ["the second attempt waits twice as long", ["TripOpened", "deadline"], 40],
+    ["the third waits four times as long", ["TripOpened", "deadline", "deadline"], 80],
+    ["an undo asked again waits twice as long", ["TripOpened", ...times(4, "deadline")], 40],
+    ["doubling ends at ten minutes", [...toTicket, "deadline", "deadline"], 10 * minutes],
+    ["ten minutes it stays", [...toTicket, ...times(2_000, "deadline")], 10 * minutes],
+    ["an hour stays an hour", [...toTicket, "TicketIssued", "deadline"], 60 * minutes]
+  ])("%s, and up to a quarter more", (_name, words, seconds) => {
+    expect(waits(words)).toBeGreaterThan(seconds)
+    expect(waits(words)).toBeLessThan(seconds * 1.25)
+    // of its own, but always the same
+    expect(waits(words)).toBe(waits(words))
+  })
+
+  test("sagas that were held up together don't ask again together", () => {
+    const deadlines = Array.from({ length: 100 }, (_, saga) => {
+      const held = { ...start().row, id: `t${saga}` }
+      return advance(bookTrip, held, "deadline", contextOf("due sagas", 1))?.row.deadline?.getTime() ?? Number.NaN
+    })
+
+    expect(new Set(deadlines).size).toBeGreaterThan(95)
+    expect(Math.max(...deadlines) - Math.min(...deadlines)).toBeGreaterThan(4_000)
+  })
+
+  test("all steps before the pivot share one, and it cuts the last wait short", () => {
+    const begun = play(["TripOpened"])
+    const late = (minutesLater: number): Context => ({
+      ...contextOf("due sagas", 99),
+      now: new Date(noon + minutesLater * 60_000)
+    })
+
+    const last = advance(bookTrip, begun.row, "deadline", late(59.9))
+    expect(last?.send.map(({ contract }) => contract.type)).toEqual(["HoldSeat"])
+    expect(last?.row.deadline).toEqual(new Date(noon + 60 * 60_000))
+
+    const over = advance(bookTrip, begun.row, "deadline", late(60))
+    expect(over?.send.map(({ contract }) => contract.type)).toEqual(["ReleaseSeat"])
+    expect(over?.row).toMatchObject({ state: "COMPENSATING", reason: "HOLD_SEAT_TIMEOUT" })
+
+    const pivot = advance(bookTrip, play(toTicket).row, "deadline", late(60))
+    expect(pivot?.send.map(({ contract }) => contract.type)).toEqual(["IssueTicket"])
+    expect(pivot?.row.deadline?.getTime()).toBeGreaterThan(noon + 60 * 60_000)
   })
 })
 
@@ -387,9 +469,9 @@ describe("the orchestrator", () => {
 
   test("listens to every reply of its sagas and to nothing else", () => {
     expect([...desk.messages.keys()].sort((a, b) => (a.type < b.type ? -1 : 1))).toEqual(
-      [...answers].sort((a, b) => (a.type < b.type ? -1 : 1))
+      [...answers, CancelTrip as unknown as AnyContract].sort((a, b) => (a.type < b.type ? -1 : 1))
     )
-    expect(desk.topics).toEqual([events])
+    expect(new Set(desk.topics)).toEqual(new Set([events, commands]))
   })
 
   test("a message that nobody started a saga for starts it, behind the step that it shows to be done", () => {
@@ -434,18 +516,10 @@ describe("the orchestrator", () => {
     expect(asked).toEqual([])
   })
 
-  test("replies of a choreographed order are not its business", () => {
-    const given = running(["TripOpened"])
+  test("choreographed messages start nothing when the definition doesn't say how such a saga is ended", () => {
+    const { rows, asked } = tell([{ ...answer("TripOpened", "t2"), coordination: "choreography" }], { sagas: [] })
 
-    const { rows, asked } = tell(
-      [
-        { ...answer("SeatHeld"), coordination: "choreography" },
-        { ...answer("TripOpened", "t2"), coordination: "choreography" }
-      ],
-      given
-    )
-
-    expect(rows.sagas).toEqual(given.sagas)
+    expect(rows.sagas).toEqual([])
     expect(asked).toEqual([])
   })
 

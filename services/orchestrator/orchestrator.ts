@@ -1,145 +1,46 @@
-/** The saga of an order: what is asked of whom, what the answers mean, and how each step is taken back. */
+/** The orchestrator: runs the saga of every order, and watches those that are choreographed. */
 import { Schema } from "effect"
-import { Coordination, Orchestrator, Request, Saga, type SagaRow, type SagaView } from "oncebox"
-import {
-  ApproveOrderCommand,
-  CreateOrderCommand,
-  OrderApprovalRefusedEvent,
-  OrderApprovedEvent,
-  OrderCreatedEvent,
-  OrderRejectedEvent,
-  OrderView,
-  RejectOrderCommand,
-  type OrderStatus
-} from "../order/contract.ts"
-import {
-  PaymentFailedEvent,
-  PaymentProcessedEvent,
-  PaymentRefundedEvent,
-  ProcessPaymentCommand,
-  RefundPaymentCommand
-} from "../payment/contract.ts"
-import {
-  CancelProductReservationCommand,
-  ProductReservationCancelledEvent,
-  ProductReservationFailedEvent,
-  ProductReservedEvent,
-  ReserveProductCommand
-} from "../product/contract.ts"
-import { Amount, Id, Items, Lines, OrderId } from "../shell/bounds.ts"
-import {
-  CancelShipmentCommand,
-  CreateShipmentCommand,
-  ShipmentCancelledEvent,
-  ShipmentCreatedEvent,
-  ShipmentFailedEvent
-} from "../shipment/contract.ts"
-
-const PlaceOrderData = Schema.Struct({
-  userId: Id,
-  items: Items,
-  /** Null until the products are reserved. */
-  lines: Schema.NullOr(Lines),
-  total: Schema.NullOr(Amount)
-})
-type PlaceOrderData = typeof PlaceOrderData.Type
-
-const step = Saga.step<PlaceOrderData>()
-const patience = { deadline: "30 seconds", attempts: 3 } as const
-
-export const placeOrder = Saga.define({
-  name: "place-order",
-  version: 1,
-  data: PlaceOrderData.fields,
-  pivot: "approve",
-  steps: [
-    step({
-      ...patience,
-      name: "create",
-      ask: ({ id, data: { userId, items } }) => CreateOrderCommand.of({ orderId: id, userId, items }),
-      success: OrderCreatedEvent,
-      undo: {
-        ask: ({ id, data: { userId, items }, reason }) =>
-          RejectOrderCommand.of({ orderId: id, userId, items, reason: reason ?? "CANCELLED" }),
-        done: OrderRejectedEvent
-      }
-    }),
-    step({
-      ...patience,
-      name: "reserve",
-      ask: ({ id, data: { items } }) => ReserveProductCommand.of({ orderId: id, items }),
-      success: ProductReservedEvent,
-      learn: (data, { lines, total }) => ({ ...data, lines, total }),
-      failure: ProductReservationFailedEvent,
-      undo: {
-        ask: ({ id }) => CancelProductReservationCommand.of({ orderId: id }),
-        done: ProductReservationCancelledEvent
-      }
-    }),
-    step({
-      ...patience,
-      name: "pay",
-      ask: (saga) =>
-        ProcessPaymentCommand.of({ orderId: saga.id, userId: saga.data.userId, amount: priced(saga).total }),
-      success: PaymentProcessedEvent,
-      failure: PaymentFailedEvent,
-      undo: { ask: ({ id }) => RefundPaymentCommand.of({ orderId: id }), done: PaymentRefundedEvent }
-    }),
-    step({
-      ...patience,
-      name: "ship",
-      ask: ({ id, data: { userId, items } }) => CreateShipmentCommand.of({ orderId: id, userId, items }),
-      success: ShipmentCreatedEvent,
-      failure: ShipmentFailedEvent,
-      undo: { ask: ({ id }) => CancelShipmentCommand.of({ orderId: id }), done: ShipmentCancelledEvent }
-    }),
-    step({
-      ...patience,
-      name: "approve",
-      ask: (saga) => ApproveOrderCommand.of({ orderId: saga.id, ...priced(saga) }),
-      success: OrderApprovedEvent,
-      failure: OrderApprovalRefusedEvent
-    })
-  ]
-})
-
-/** What the steps after "reserve" know. */
-const priced = ({ id, data: { lines, total } }: SagaView<PlaceOrderData>) => {
-  if (lines === null || total === null) throw new Error(`order ${id} is past its reservation and has no prices`)
-  return { lines, total }
-}
-
-const ordered = ({ userId, items }: Pick<PlaceOrderData, "userId" | "items">): PlaceOrderData => ({
-  userId,
-  items,
-  lines: null,
-  total: null
-})
+import { Coordination, Orchestrator, Request, Saga, type SagaRow } from "oncebox"
+import { OrderCreatedEvent, OrderView, type OrderStatus } from "../order/contract.ts"
+import { DefinitionName, Id, Items, OrderId } from "../shell/bounds.ts"
+import { definitions, ordered, payFirst, placeOrder } from "./definitions.ts"
 
 export const StartOrder = Request.make("StartOrder", {
-  payload: { orderId: OrderId, userId: Id, items: Items, coordination: Coordination },
+  payload: { orderId: OrderId, userId: Id, items: Items, coordination: Coordination, definition: DefinitionName },
   reply: OrderView
 })
 
-export const orchestrator = Orchestrator.make("orchestrator", [placeOrder], {
-  starts: [Saga.startedBy({ on: OrderCreatedEvent, definition: placeOrder, after: "create", data: ordered })]
+const startedByOrder = (definition: typeof placeOrder) =>
+  Saga.startedBy({
+    on: OrderCreatedEvent,
+    when: (order) => order.definition === definition.name,
+    definition,
+    after: "create",
+    data: ordered
+  })
+
+export const orchestrator = Orchestrator.make("orchestrator", [placeOrder, payFirst], {
+  starts: [startedByOrder(placeOrder), startedByOrder(payFirst)]
 }).answers(StartOrder, {
   touches: { sagas: ({ orderId }) => [orderId] },
-  decide: ({ sagas }, { orderId, coordination, ...order }, context) => {
+  decide: ({ sagas }, { orderId, coordination, definition, ...order }, context) => {
     const earlier = sagas.get(orderId)
     if (earlier !== undefined) return { reply: orderView(earlier) }
     const data = ordered(order)
     const reply = orderView({
       id: orderId,
+      definition,
       state: "RUNNING",
       data,
       reason: null,
       coordination,
       started_at: context.now
     })
-    return { ...Saga.start(placeOrder, orderId, data, { ...context, coordination }), reply }
+    return { ...Saga.start(definitions[definition], orderId, data, { ...context, coordination }), reply }
   }
 })
+
+const definitionName = Schema.decodeUnknownSync(DefinitionName)
 
 const statusOf: Readonly<Record<SagaRow["state"], OrderStatus>> = {
   RUNNING: "CREATED",
@@ -150,9 +51,10 @@ const statusOf: Readonly<Record<SagaRow["state"], OrderStatus>> = {
 
 /** An order as HTTP shows it, by what its saga knows of it. */
 export const orderView = (
-  saga: Pick<SagaRow, "id" | "state" | "data" | "reason" | "coordination" | "started_at">
+  saga: Pick<SagaRow, "id" | "definition" | "state" | "data" | "reason" | "coordination" | "started_at">
 ): OrderView => {
-  const { userId, items, lines, total } = placeOrder.decode(saga.data)
+  const definition = definitionName(saga.definition)
+  const { userId, items, lines, total } = definitions[definition].decode(saga.data)
   return {
     id: saga.id,
     sagaId: saga.id,
@@ -162,6 +64,7 @@ export const orderView = (
     status: statusOf[saga.state],
     reason: saga.reason,
     coordination: saga.coordination,
+    definition,
     createdAt: saga.started_at.toISOString()
   }
 }

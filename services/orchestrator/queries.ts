@@ -13,7 +13,7 @@ export type Queries = ReturnType<typeof makeQueries>
 export const makeQueries = (sql: Sql) => ({
   saga: async (id: string) => {
     const rows = await sql`
-      select id, definition, version, state, step, attempt, position, coordination, data, reason, deadline, due_at, started_at, ended_at
+      select id, definition, version, state, step, attempt, position, coordination, seen, data, reason, deadline, due_at, started_at, ended_at
       from sagas
       where id = ${id}`
     return rows.map((row) => sagaView(sagas.decode(row)))[0]
@@ -22,7 +22,7 @@ export const makeQueries = (sql: Sql) => ({
   /** The newest first: ids grow with time. */
   sagas: async ({ limit, after }: Page) => {
     const rows = await sql`
-      select id, definition, version, state, step, attempt, position, coordination, data, reason, deadline, due_at, started_at, ended_at
+      select id, definition, version, state, step, attempt, position, coordination, seen, data, reason, deadline, due_at, started_at, ended_at
       from sagas
       ${after === undefined ? sql`` : sql`where id < ${after}`}
       order by id desc
@@ -33,7 +33,7 @@ export const makeQueries = (sql: Sql) => ({
   /** Of these sagas, the orders of those that ended. */
   ended: async (ids: ReadonlyArray<string>) => {
     const rows = await sql`
-      select id, definition, version, state, step, attempt, position, coordination, data, reason, deadline, due_at, started_at, ended_at
+      select id, definition, version, state, step, attempt, position, coordination, seen, data, reason, deadline, due_at, started_at, ended_at
       from sagas
       where id = any(array(select id from jsonb_array_elements_text(${JSON.stringify(ids)}::text::jsonb) as ids(id)))
         and ended_at is not null`

@@ -1,20 +1,32 @@
 /** What the order service is asked and what it tells. Every message is keyed by its order. */
 import { Schema } from "effect"
 import { Coordination, Topic } from "oncebox"
-import { Amount, Id, Items, Lines, OrderId, Price, Quantity, Reason, Timestamp } from "../shell/bounds.ts"
+import {
+  Amount,
+  DefinitionName,
+  Id,
+  Items,
+  Lines,
+  order,
+  OrderId,
+  Price,
+  Quantity,
+  Reason,
+  Timestamp
+} from "../shell/bounds.ts"
 
 export const ordersCommands = Topic.commands("orders-commands")
 export const ordersEvents = Topic.events("orders-events")
 
 export const CreateOrderCommand = ordersCommands.message(
   "CreateOrderCommand",
-  { orderId: OrderId, userId: Id, items: Items },
+  { orderId: OrderId, userId: Id, items: Items, definition: DefinitionName },
   { key: "orderId" }
 )
 
 export const OrderCreatedEvent = ordersEvents.message(
   "OrderCreatedEvent",
-  { orderId: OrderId, userId: Id, items: Items },
+  { orderId: OrderId, userId: Id, items: Items, definition: DefinitionName },
   { key: "orderId" }
 )
 
@@ -36,10 +48,28 @@ export const OrderApprovalRefusedEvent = ordersEvents.message(
 /** Carries the whole order, so that one which was never created can be recorded as rejected. */
 export const RejectOrderCommand = ordersCommands.message(
   "RejectOrderCommand",
-  { orderId: OrderId, userId: Id, items: Items, reason: Reason },
+  { orderId: OrderId, userId: Id, items: Items, definition: DefinitionName, reason: Reason },
   { key: "orderId" }
 )
 
+/** The user wants the order cancelled, and it was not too late: it will be rejected, and all steps so far undone. */
+export const OrderCancelRequestedEvent = ordersEvents.message(
+  "OrderCancelRequestedEvent",
+  { orderId: OrderId, reason: Reason },
+  { key: "orderId" }
+)
+
+/**
+ * Ends a choreographed order: something failed, or it took too long. It is rejected unless it was approved, and the answer
+ * says which. `order` lets one that was never created be recorded as rejected.
+ */
+export const CancelOrderCommand = ordersCommands.message(
+  "CancelOrderCommand",
+  { orderId: OrderId, reason: Reason, order },
+  { key: "orderId" }
+)
+
+/** When the order is choreographed, everybody takes back what was done for it. */
 export const OrderRejectedEvent = ordersEvents.message(
   "OrderRejectedEvent",
   { orderId: OrderId, reason: Reason },
@@ -59,6 +89,7 @@ export const OrderView = Schema.Struct({
   status: OrderStatus,
   reason: Schema.NullOr(Reason),
   coordination: Coordination,
+  definition: DefinitionName,
   createdAt: Timestamp
 })
 export type OrderView = typeof OrderView.Type

@@ -1,12 +1,14 @@
 /** Orders and their history. The order's row is the fence: whatever is asked again is answered from it. */
 import { Schema } from "effect"
 import { Coordination, Participant, Request, Table, type Outgoing, type RowOf } from "oncebox"
-import { Amount, Id, Items, Lines, OrderId, Reason } from "../shell/bounds.ts"
+import { Amount, DefinitionName, Id, Items, Lines, OrderId, Reason } from "../shell/bounds.ts"
 import {
   ApproveOrderCommand,
+  CancelOrderCommand,
   CreateOrderCommand,
   OrderApprovalRefusedEvent,
   OrderApprovedEvent,
+  OrderCancelRequestedEvent,
   OrderCreatedEvent,
   OrderRejectedEvent,
   OrderStatus,
@@ -26,8 +28,11 @@ export const orders = Table.make("orders", {
     status: OrderStatus,
     reason: Schema.NullOr(Reason),
     coordination: Coordination,
+    definition: DefinitionName,
     created_at: Schema.Date,
-    /** When to announce the order again, should nothing have come of it. */
+    /** When it was taken off the lists; it can still be read. */
+    archived_at: Schema.NullOr(Schema.Date),
+    /** When to announce the order, or its cancelling, again, should nothing have come of it. */
     due_at: Schema.NullOr(Schema.Date)
   }
 })
@@ -39,8 +44,22 @@ export const ordersHistory = Table.log("orders_history", {
 })
 
 export const PlaceOrder = Request.make("PlaceOrder", {
-  payload: { orderId: OrderId, userId: Id, items: Items, coordination: Coordination },
+  payload: { orderId: OrderId, userId: Id, items: Items, coordination: Coordination, definition: DefinitionName },
   reply: OrderView
+})
+
+export const CancelOrder = Request.make("CancelOrder", {
+  payload: { orderId: OrderId },
+  reply: Schema.Union([
+    Schema.TaggedStruct("cancelled", { order: OrderView }),
+    Schema.TaggedStruct("too-late", { order: OrderView }),
+    Schema.TaggedStruct("unknown", {})
+  ])
+})
+
+export const ArchiveOrder = Request.make("ArchiveOrder", {
+  payload: { orderId: OrderId },
+  reply: Schema.Struct({ outcome: Schema.Literals(["archived", "open", "unknown"]) })
 })
 
 const byOrder = { orders: (message: { readonly orderId: string }) => [message.orderId] }
@@ -53,6 +72,34 @@ export const order = Participant.make("order", { orders, orders_history: ordersH
       if (earlier !== undefined) return { reply: orderView(earlier) }
       const order = created(placed, placed.coordination, now)
       return { put: changed(order, now), send: [announcement(order)], reply: orderView(order) }
+    }
+  })
+  // the order's row is the pivot: whichever of cancelling and approving locks it first wins
+  .answers(CancelOrder, {
+    touches: byOrder,
+    decide: ({ orders }, { orderId }, { now }) => {
+      const order = orders.get(orderId)
+      if (order === undefined) return { reply: { _tag: "unknown" as const } }
+      if (order.status !== "CREATED") {
+        const _tag = order.reason === cancelledByUser ? ("cancelled" as const) : ("too-late" as const)
+        return { reply: { _tag, order: orderView(order) } }
+      }
+      const cancelled = cancel(order, cancelledByUser, now)
+      return {
+        put: changed(cancelled, now),
+        send: [announcement(cancelled)],
+        reply: { _tag: "cancelled" as const, order: orderView(cancelled) }
+      }
+    }
+  })
+  .answers(ArchiveOrder, {
+    touches: byOrder,
+    decide: ({ orders }, { orderId }, { now }) => {
+      const order = orders.get(orderId)
+      if (order === undefined) return { reply: { outcome: "unknown" as const } }
+      if (!hasEnded(order)) return { reply: { outcome: "open" as const } }
+      const archived: Order = { ...order, archived_at: order.archived_at ?? now }
+      return { put: { orders: [archived] }, reply: { outcome: "archived" as const } }
     }
   })
   .on(CreateOrderCommand, {
@@ -82,20 +129,43 @@ export const order = Participant.make("order", { orders, orders_history: ordersH
       // a saga undoes no order that it saw approved, so this one is parked for somebody to look at
       if (order.status === "APPROVED") throw new Error(`order ${order.id} is approved and can't be rejected`)
       if (order.status === "REJECTED") return { send: [rejection(order)] }
-      const rejected: Order = { ...order, status: "REJECTED", reason: command.reason, due_at: null }
+      const rejected = reject(order, order.reason ?? command.reason)
+      return { put: changed(rejected, now), send: [rejection(rejected)] }
+    }
+  })
+  .on(CancelOrderCommand, {
+    touches: byOrder,
+    decide: ({ orders }, { orderId, reason, order: known }, { now, coordination }) => {
+      const order = orders.get(orderId) ?? (known && created({ orderId, ...known }, coordination, now))
+      if (order === undefined) return {}
+      if (order.status === "APPROVED") return { send: [OrderApprovedEvent.of({ orderId })] }
+      if (order.status === "REJECTED") return { send: [rejection(order)] }
+      const rejected = reject(order, order.reason ?? reason)
       return { put: changed(rejected, now), send: [rejection(rejected)] }
     }
   })
   .due("orders", {
     decide: (_rows, order, { now }) => {
-      if (order.status !== "CREATED") return { put: { orders: [{ ...order, due_at: null }] } }
+      if (hasEnded(order)) return { put: { orders: [{ ...order, due_at: null }] } }
       const announced: Order = { ...order, due_at: nextAnnouncement(order.created_at, now) }
       return { put: { orders: [announced] }, send: [announcement(order)] }
     }
   })
 
+export const cancelledByUser = "USER_CANCELLED"
+
+const hasEnded = ({ status }: Order): boolean => status === "APPROVED" || status === "REJECTED"
+
+const reject = (order: Order, reason: string): Order => ({ ...order, status: "REJECTED", reason, due_at: null })
+
+/** An orchestrated order waits for its saga to undo what was done; a choreographed one is rejected, and all undo what they did. */
+const cancel = (order: Order, reason: string, now: Date): Order =>
+  order.coordination === "choreography"
+    ? reject(order, reason)
+    : { ...order, status: "CANCELLING", reason, due_at: nextAnnouncement(now, now) }
+
 const created = (
-  { orderId, userId, items }: { readonly orderId: string; readonly userId: string; readonly items: Items },
+  { orderId, userId, items, definition }: typeof CreateOrderCommand.schema.Type,
   coordination: Coordination,
   now: Date
 ): Order => ({
@@ -107,7 +177,9 @@ const created = (
   status: "CREATED",
   reason: null,
   coordination,
+  definition,
   created_at: now,
+  archived_at: null,
   due_at: nextAnnouncement(now, now)
 })
 
@@ -126,11 +198,17 @@ const nextAnnouncement = (createdAt: Date, now: Date): Date => {
   return new Date(now.getTime() + Math.min(longestWaitMs, ageMs + firstWaitMs))
 }
 
-const announcement = ({ id, user_id, items, coordination }: Order): Outgoing =>
-  OrderCreatedEvent.of({ orderId: id, userId: user_id, items }, { coordination })
+/** What the others need to know of the order's status. */
+const announcement = (order: Order): Outgoing => {
+  const { id, user_id, items, coordination, definition, status, reason } = order
+  if (status === "REJECTED") return rejection(order)
+  return status === "CANCELLING"
+    ? OrderCancelRequestedEvent.of({ orderId: id, reason: reason ?? cancelledByUser }, { coordination })
+    : OrderCreatedEvent.of({ orderId: id, userId: user_id, items, definition }, { coordination })
+}
 
-const rejection = ({ id, reason }: Order): Outgoing =>
-  OrderRejectedEvent.of({ orderId: id, reason: reason ?? "CANCELLED" })
+const rejection = ({ id, reason, coordination }: Order): Outgoing =>
+  OrderRejectedEvent.of({ orderId: id, reason: reason ?? "CANCELLED" }, { coordination })
 
 const refusal = (orderId: string, order: Order | undefined): Outgoing =>
   OrderApprovalRefusedEvent.of({
@@ -148,5 +226,6 @@ export const orderView = (order: Order): OrderView => ({
   status: order.status,
   reason: order.reason,
   coordination: order.coordination,
+  definition: order.definition,
   createdAt: order.created_at.toISOString()
 })

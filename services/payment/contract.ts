@@ -5,7 +5,7 @@
  */
 import { Schema } from "effect"
 import { Topic } from "oncebox"
-import { Amount, Id, OrderId, Position, Reason } from "../shell/bounds.ts"
+import { Amount, Id, order, OrderId, Position, Reason } from "../shell/bounds.ts"
 
 export const paymentsCommands = Topic.commands("payments-commands")
 export const paymentsEvents = Topic.events("payments-events")
@@ -18,13 +18,13 @@ export type Movement = typeof Movement.Type
 
 export const ProcessPaymentCommand = paymentsCommands.message(
   "ProcessPaymentCommand",
-  { orderId: OrderId, userId: Id, amount: Amount },
+  { orderId: OrderId, userId: Id, amount: Amount, order },
   { key: "orderId" }
 )
 
 export const PaymentProcessedEvent = paymentsEvents.message(
   "PaymentProcessedEvent",
-  { orderId: OrderId, ...movement },
+  { orderId: OrderId, ...movement, order },
   { key: "orderId" }
 )
 

@@ -1,7 +1,7 @@
 /** Accounts, their ledger, and payments. An order's payment is the fence: it answers whatever is asked again. */
 import { Schema } from "effect"
 import { Participant, Table, type Decision, type Outgoing, type RowOf } from "oncebox"
-import { alreadyCancelled, Amount, Id, OrderId, Position, Reason } from "../shell/bounds.ts"
+import { alreadyCancelled, along, Amount, Id, OrderId, Position, Reason } from "../shell/bounds.ts"
 import { UserCreatedEvent } from "../user/contract.ts"
 import {
   AccountOpenedEvent,
@@ -68,13 +68,16 @@ export const payment = Participant.make("payment", tables)
   })
   .on(ProcessPaymentCommand, {
     touches: { payments: ({ orderId }) => [orderId], accounts: ({ userId }) => [userId] },
-    decide: ({ payments, accounts }, { orderId, userId, amount }, { now }) => {
+    decide: ({ payments, accounts }, command, { now }) => {
+      const { orderId, userId, amount } = command
       const earlier = payments.get(orderId)
-      if (earlier !== undefined) return { send: [outcomeOf(earlier)] }
+      if (earlier !== undefined) return { send: [outcomeOf(earlier, command)] }
       const asked: Payment = { ...nothingPaid(orderId, now), user_id: userId, amount }
       const account = accounts.get(userId)
-      if (account === undefined) return failed(asked, "USER_UNKNOWN")
-      return account.balance < amount ? failed(asked, "INSUFFICIENT_FUNDS") : processed(asked, account, now)
+      if (account === undefined) return failed(asked, "USER_UNKNOWN", command)
+      return account.balance < amount
+        ? failed(asked, "INSUFFICIENT_FUNDS", command)
+        : processed(asked, account, command, now)
     }
   })
   .on(RefundPaymentCommand, {
@@ -111,17 +114,19 @@ type Settlement = Decision<typeof tables, void>
 
 const cancelled = (payment: Payment): Settlement => ({ put: { payments: [payment] }, send: [refundOf(payment)] })
 
-const failed = (asked: Payment, reason: string): Settlement => {
+type Command = typeof ProcessPaymentCommand.schema.Type
+
+const failed = (asked: Payment, reason: string, command: Command): Settlement => {
   const payment: Payment = { ...asked, status: "FAILED", reason }
-  return { put: { payments: [payment] }, send: [outcomeOf(payment)] }
+  return { put: { payments: [payment] }, send: [outcomeOf(payment, command)] }
 }
 
-const processed = (asked: Payment, account: Account, now: Date): Settlement => {
+const processed = (asked: Payment, account: Account, command: Command, now: Date): Settlement => {
   const debited = moved(account, -asked.amount)
   const { balance, position } = debited
   const payment: Payment = { ...asked, status: "PROCESSED", balance, position }
   const entry = entryOf(debited, { amount: -asked.amount, kind: "PAYMENT", order_id: asked.order_id, at: now })
-  return { put: { payments: [payment], accounts: [debited], ledger: [entry] }, send: [outcomeOf(payment)] }
+  return { put: { payments: [payment], accounts: [debited], ledger: [entry] }, send: [outcomeOf(payment, command)] }
 }
 
 const refunded = (paid: Payment, account: Account, now: Date): Settlement => {
@@ -150,12 +155,12 @@ const payerOf = (payment: Payment | undefined): ReadonlyArray<string> =>
 const opening = ({ user_id, opening_balance }: Account): Outgoing =>
   AccountOpenedEvent.of({ userId: user_id, balance: opening_balance, position: 1 })
 
-const outcomeOf = (payment: Payment): Outgoing => {
+const outcomeOf = (payment: Payment, command: Command): Outgoing => {
   const { order_id: orderId, status, reason, balance, position } = payment
   const taken = status === "PROCESSED" ? movementOf(payment, balance, position) : null
   return taken === null
     ? PaymentFailedEvent.of({ orderId, reason: reason ?? alreadyCancelled })
-    : PaymentProcessedEvent.of({ orderId, ...taken })
+    : PaymentProcessedEvent.of({ orderId, ...taken, ...along(command) })
 }
 
 const refundOf = (payment: Payment): Outgoing =>

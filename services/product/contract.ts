@@ -1,20 +1,41 @@
 /** What the product service is asked and what it tells. Every message is keyed by the order it is about. */
 import { Schema } from "effect"
 import { Topic } from "oncebox"
-import { Amount, Id, Items, Lines, OrderId, Reason } from "../shell/bounds.ts"
+import { Amount, Id, Items, Lines, order, OrderId, Reason } from "../shell/bounds.ts"
 
 export const productsCommands = Topic.commands("products-commands")
 export const productsEvents = Topic.events("products-events")
 
+/** Asks what the items cost. Nothing is reserved: each product has enough in stock as far as one can tell now. */
+export const QuoteOrderCommand = productsCommands.message(
+  "QuoteOrderCommand",
+  { orderId: OrderId, items: Items, order },
+  { key: "orderId" }
+)
+
+export const OrderQuotedEvent = productsEvents.message(
+  "OrderQuotedEvent",
+  { orderId: OrderId, lines: Lines, total: Amount, order },
+  { key: "orderId" }
+)
+
+/** PRODUCT_UNKNOWN and OUT_OF_STOCK name the product. */
+export const OrderQuoteFailedEvent = productsEvents.message(
+  "OrderQuoteFailedEvent",
+  { orderId: OrderId, reason: Reason, productId: Schema.NullOr(Id) },
+  { key: "orderId" }
+)
+
+/** `lines` are prices that were quoted before: they hold. */
 export const ReserveProductCommand = productsCommands.message(
   "ReserveProductCommand",
-  { orderId: OrderId, items: Items },
+  { orderId: OrderId, items: Items, lines: Schema.optionalKey(Lines), order },
   { key: "orderId" }
 )
 
 export const ProductReservedEvent = productsEvents.message(
   "ProductReservedEvent",
-  { orderId: OrderId, lines: Lines, total: Amount },
+  { orderId: OrderId, lines: Lines, total: Amount, order },
   { key: "orderId" }
 )
 

@@ -3,6 +3,7 @@ import { Schema } from "effect"
 import { Participant, Request, Table, type Outgoing, type RowOf, type Rows } from "oncebox"
 import {
   alreadyCancelled,
+  along,
   Amount,
   greatestAmount,
   Id,
@@ -18,9 +19,12 @@ import {
 } from "../shell/bounds.ts"
 import {
   CancelProductReservationCommand,
+  OrderQuotedEvent,
+  OrderQuoteFailedEvent,
   ProductReservationCancelledEvent,
   ProductReservationFailedEvent,
   ProductReservedEvent,
+  QuoteOrderCommand,
   ReserveProductCommand
 } from "./contract.ts"
 
@@ -76,13 +80,32 @@ export const product = Participant.make("product", tables)
       reservations: ({ orderId }) => [orderId],
       products: ({ items }) => items.map(({ productId }) => productId)
     },
-    decide: ({ reservations, products }, { orderId, items }, { now }) => {
+    decide: ({ reservations, products }, command, { now }) => {
+      const { orderId, items, lines } = command
       const earlier = reservations.get(orderId)
-      if (earlier !== undefined) return { send: [outcomeOf(earlier)] }
-      const reservation = reserve(nothingReserved(orderId, now), items, products)
+      if (earlier !== undefined) return { send: [outcomeOf(earlier, command)] }
+      const reservation = reserve(nothingReserved(orderId, now), items, products, lines)
       return {
         put: { reservations: [reservation], products: taken(reservation.lines, products) },
-        send: [outcomeOf(reservation)]
+        send: [outcomeOf(reservation, command)]
+      }
+    }
+  })
+  .on(QuoteOrderCommand, {
+    touches: { products: ({ items }) => items.map(({ productId }) => productId) },
+    decide: ({ products }, command, { now }) => {
+      const { status, lines, total, reason, product_id } = reserve(
+        nothingReserved(command.orderId, now),
+        command.items,
+        products
+      )
+      const { orderId } = command
+      return {
+        send: [
+          status === "RESERVED"
+            ? OrderQuotedEvent.of({ orderId, lines, total, ...along(command) })
+            : OrderQuoteFailedEvent.of({ orderId, reason: reason ?? "UNKNOWN", productId: product_id })
+        ]
       }
     }
   })
@@ -112,14 +135,15 @@ const nothingReserved = (orderId: string, now: Date): Reservation => ({
   updated_at: now
 })
 
-/** All of the items at today's prices, or none of them. */
-const reserve = (nothing: Reservation, items: Items, products: Stocked): Reservation => {
+/** All of the items, at the prices that were quoted or else at today's, or none of them. */
+const reserve = (nothing: Reservation, items: Items, products: Stocked, quoted: Lines = []): Reservation => {
   const lines: Array<Line> = []
   for (const { productId, quantity } of items) {
     const product = products.get(productId)
     if (product === undefined) return failed(nothing, "PRODUCT_UNKNOWN", productId)
     if (product.quantity < quantity) return failed(nothing, "OUT_OF_STOCK", productId)
-    lines.push({ productId, quantity, price: product.price })
+    const price = quoted.find((line) => line.productId === productId)?.price ?? product.price
+    lines.push({ productId, quantity, price })
   }
   const total = lines.reduce((sum, { quantity, price }) => sum + quantity * price, 0)
   if (total > greatestAmount) return failed(nothing, "TOTAL_TOO_LARGE", null)
@@ -133,10 +157,12 @@ const failed = (nothing: Reservation, reason: string, productId: string | null):
   product_id: productId
 })
 
-const outcomeOf = (reservation: Reservation): Outgoing => {
+type Command = typeof ReserveProductCommand.schema.Type
+
+const outcomeOf = (reservation: Reservation, command: Command): Outgoing => {
   const { order_id: orderId, status, lines, total, reason, product_id: productId } = reservation
   return status === "RESERVED"
-    ? ProductReservedEvent.of({ orderId, lines, total })
+    ? ProductReservedEvent.of({ orderId, lines, total, ...along(command) })
     : ProductReservationFailedEvent.of({ orderId, reason: reason ?? alreadyCancelled, productId })
 }
 

@@ -59,8 +59,33 @@ export type Item = typeof Item.Type
 export const Items = Schema.Array(Item).check(lineCount, eachProductOnce)
 export type Items = typeof Items.Type
 
+/** Which saga an order runs: the order in which its steps are taken. */
+export const DefinitionName = Schema.Literals(["place-order", "pay-first"])
+export type DefinitionName = typeof DefinitionName.Type
+
 /** An item at the price it was reserved for. */
 export const Line = Schema.Struct({ productId: Id, quantity: Quantity, price: Price })
 export type Line = typeof Line.Type
 export const Lines = Schema.Array(Line).check(lineCount, eachProductOnce)
 export type Lines = typeof Lines.Type
+
+/**
+ * What a choreographed order takes along from message to message, so that whoever sees an event knows all that the command
+ * it stands for would have said. Orchestrated orders do without: the saga knows it.
+ */
+export const OrderContext = Schema.Struct({
+  definition: DefinitionName,
+  userId: Id,
+  items: Items,
+  /** The items with their prices, once they are reserved or quoted. */
+  lines: Schema.NullOr(Lines),
+  total: Schema.NullOr(Amount)
+})
+export type OrderContext = typeof OrderContext.Type
+
+/** The field of a payload that holds it. */
+export const order = Schema.optionalKey(OrderContext)
+
+/** Takes it along, if it is there. */
+export const along = ({ order }: { readonly order?: OrderContext }): { readonly order?: OrderContext } =>
+  order === undefined ? {} : { order }

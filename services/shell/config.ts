@@ -1,5 +1,7 @@
 /** Settings, read once from the environment. What is missing or bad stops the start with one line that says what. */
 import { readFileSync } from "node:fs"
+import { Coordination } from "oncebox"
+import { DefinitionName } from "./bounds.ts"
 import { Config, Effect, Option, Redacted, Schema, SchemaIssue } from "effect"
 
 export interface Settings {
@@ -10,6 +12,15 @@ export interface Settings {
   readonly port: number
   /** Always on loopback. */
   readonly adminPort: number
+  readonly orders: OrderSettings
+}
+
+/** What orders may ask for, and what they get when they don't. */
+export interface OrderSettings {
+  /** Whether services listen to each other's events, for orders that are choreographed. */
+  readonly choreography: boolean
+  readonly coordination: Coordination
+  readonly definition: DefinitionName
 }
 
 /** The environment says something that can't be used. */
@@ -24,6 +35,12 @@ export const setting = {
   databaseHost: Config.NonEmptyString("DATABASE_HOST"),
   databasePort: Config.Port("DATABASE_PORT")
 }
+
+const orders: Config.Config<OrderSettings> = Config.all({
+  choreography: Config.Boolean("CHOREOGRAPHY").pipe(Config.withDefault(true)),
+  coordination: Config.schema(Coordination, "ORDER_COORDINATION").pipe(Config.withDefault("orchestration" as const)),
+  definition: Config.schema(DefinitionName, "ORDER_DEFINITION").pipe(Config.withDefault("place-order" as const))
+})
 
 /** Reads settings from the environment. */
 export const readConfig = <A>(config: Config.Config<A>): Effect.Effect<A, BadSettings> =>
@@ -42,6 +59,7 @@ export const readSettings = (defaults: {
     const { databaseHost, databasePort, password, passwordFile, ...rest } = yield* readConfig(
       Config.all({
         ...setting,
+        orders,
         password: Config.option(Config.Redacted("DATABASE_PASSWORD")),
         passwordFile: Config.option(Config.NonEmptyString("DATABASE_PASSWORD_FILE")),
         host: Config.NonEmptyString("HOST").pipe(Config.withDefault("127.0.0.1")),

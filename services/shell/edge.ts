@@ -2,6 +2,7 @@
 import { Duration, Effect, Option, type Latch, type Scope } from "effect"
 import type { Context } from "hono"
 import type { Coordination, Pool, Request, Running } from "oncebox"
+import type { OrderSettings } from "./config.ts"
 import { problem, problemForNow, type Problem } from "./problem.ts"
 import { idempotencyKey, notFound, preferredWaitSeconds, traceparent } from "./request.ts"
 import { makeWaiters, type Waiters } from "./waiters.ts"
@@ -9,6 +10,8 @@ import { makeWaiters, type Waiters } from "./waiters.ts"
 export interface Edge {
   readonly reads: Pick<Pool, "sql" | "use">
   readonly running: Pick<Running, "submit" | "health" | "counters">
+  /** What orders may ask for, and what they get when they don't. */
+  readonly orders: OrderSettings
   /** Opens when the service shuts down: who waits for something answers with what is there. */
   readonly closing: Latch.Latch
 }

@@ -13,6 +13,8 @@ const kinds = {
   "not-found": { status: 404, title: "There is no such thing here" },
   "method-not-allowed": { status: 405, title: "The method is not allowed here" },
   exists: { status: 409, title: "It exists already" },
+  open: { status: 409, title: "It is still open" },
+  "too-late": { status: 409, title: "It is too late for that" },
   "too-large": { status: 413, title: "The body is too large" },
   "unsupported-media-type": { status: 415, title: "The body's media type is not supported" },
   "invalid-request": { status: 422, title: "The request is not valid" },

@@ -7,6 +7,7 @@
 import { Cause, Effect, Exit, Latch, Layer, type Scope } from "effect"
 import type { Hono } from "hono"
 import {
+  Choreography,
   layerKafka,
   layerPostgres,
   Migrations,
@@ -25,6 +26,7 @@ import {
   type TableKind,
   type Tables
 } from "oncebox"
+import { choreography } from "./choreography.ts"
 import { readSettings, type Settings } from "./config.ts"
 import type { Edge } from "./edge.ts"
 import { makeAdminApp } from "./health.ts"
@@ -43,7 +45,8 @@ export interface Service {
   readonly topics: ReadonlyArray<string>
   readonly migrations: ReadonlyArray<MigrationSource>
   readonly run: (
-    options: RunOptions
+    options: RunOptions,
+    choreographed: boolean
   ) => Effect.Effect<Running, StoreUnavailable | BrokerError, Broker | Store | Scope.Scope>
   readonly routes: (edge: Edge) => Effect.Effect<Hono, never, Scope.Scope>
 }
@@ -56,18 +59,21 @@ const make = <T extends Tables>(options: {
   /** What follows the library's own migrations. */
   readonly migrations: ReadonlyArray<MigrationSource>
   readonly routes: Service["routes"]
-}): Service => ({
-  name: options.name,
-  port: options.port,
-  adminPort: options.port + 1000,
-  database: options.database,
-  role: `${options.database}_service`,
-  tables: Object.values(options.participant.tables),
-  topics: options.participant.topics.map((topic) => topic.name),
-  migrations: [Migrations.core, ...options.migrations],
-  run: (runOptions) => run(options.participant, runOptions),
-  routes: options.routes
-})
+}): Service => {
+  const joined = Choreography.join(options.participant, choreography)
+  return {
+    name: options.name,
+    port: options.port,
+    adminPort: options.port + 1000,
+    database: options.database,
+    role: `${options.database}_service`,
+    tables: Object.values(options.participant.tables),
+    topics: joined.topics.map((topic) => topic.name),
+    migrations: [Migrations.core, ...options.migrations],
+    run: (runOptions, choreographed) => run(choreographed ? joined : options.participant, runOptions),
+    routes: options.routes
+  }
+}
 
 /** How a service connects to its database. */
 const connection = (service: Service, settings: Pick<Settings, "database">): ConnectionOptions => ({
@@ -95,8 +101,11 @@ const launch = Effect.fnUntraced(function* (
     (pool) => Effect.promise(() => pool.close())
   )
   const relay = options.relay ? yield* startRelay(reads.sql, `/oncebox/${service.database}`) : undefined
-  const running = yield* service.run(relay === undefined ? {} : { committed: relay.committed })
-  const edge: Edge = { reads, running, closing: yield* Latch.make(false) }
+  const running = yield* service.run(
+    relay === undefined ? {} : { committed: relay.committed },
+    settings.orders.choreography
+  )
+  const edge: Edge = { reads, running, orders: settings.orders, closing: yield* Latch.make(false) }
   const { closing } = edge
   const { fetch: adminFetch } = makeAdminApp(service.name, edge)
   yield* listen({ hostname: "127.0.0.1", port: settings.adminPort, fetch: adminFetch, closing })

@@ -1,19 +1,19 @@
 /** What the shipment service is asked and what it tells. Every message is keyed by the order it is about. */
 import { Topic } from "oncebox"
-import { Id, Items, OrderId, Reason } from "../shell/bounds.ts"
+import { Id, Items, order, OrderId, Reason } from "../shell/bounds.ts"
 
 export const shipmentsCommands = Topic.commands("shipments-commands")
 export const shipmentsEvents = Topic.events("shipments-events")
 
 export const CreateShipmentCommand = shipmentsCommands.message(
   "CreateShipmentCommand",
-  { orderId: OrderId, userId: Id, items: Items },
+  { orderId: OrderId, userId: Id, items: Items, order },
   { key: "orderId" }
 )
 
 export const ShipmentCreatedEvent = shipmentsEvents.message(
   "ShipmentCreatedEvent",
-  { orderId: OrderId, shipmentId: Id },
+  { orderId: OrderId, shipmentId: Id, order },
   { key: "orderId" }
 )
 

@@ -1,7 +1,7 @@
 /** Shipments. An order's shipment is the fence: it answers whatever is asked again. */
 import { Schema } from "effect"
 import { Participant, Table, type Outgoing, type RowOf } from "oncebox"
-import { alreadyCancelled, Id, Item, OrderId, Reason } from "../shell/bounds.ts"
+import { alreadyCancelled, along, Id, Item, OrderId, Reason } from "../shell/bounds.ts"
 import {
   CancelShipmentCommand,
   CreateShipmentCommand,
@@ -36,9 +36,10 @@ export const shipment = Participant.make("shipment", { shipments, carrier_refusa
       shipments: ({ orderId }) => [orderId],
       carrier_refusals: ({ items }) => items.map(({ productId }) => productId)
     },
-    decide: ({ shipments, carrier_refusals }, { orderId, items }, { now, newId }) => {
+    decide: ({ shipments, carrier_refusals }, command, { now, newId }) => {
+      const { orderId, items } = command
       const earlier = shipments.get(orderId)
-      if (earlier !== undefined) return { send: [outcomeOf(earlier)] }
+      if (earlier !== undefined) return { send: [outcomeOf(earlier, command)] }
       const refused = items.some(({ productId }) => carrier_refusals.get(productId) !== undefined)
       const shipment: Shipment = {
         order_id: orderId,
@@ -48,7 +49,7 @@ export const shipment = Participant.make("shipment", { shipments, carrier_refusa
         items,
         updated_at: now
       }
-      return { put: { shipments: [shipment] }, send: [outcomeOf(shipment)] }
+      return { put: { shipments: [shipment] }, send: [outcomeOf(shipment, command)] }
     }
   })
   .on(CancelShipmentCommand, {
@@ -72,7 +73,9 @@ const tombstone = (orderId: string, id: string, now: Date): Shipment => ({
   updated_at: now
 })
 
-const outcomeOf = ({ order_id: orderId, id, status, reason }: Shipment): Outgoing =>
+type Command = typeof CreateShipmentCommand.schema.Type
+
+const outcomeOf = ({ order_id: orderId, id, status, reason }: Shipment, command: Command): Outgoing =>
   status === "CREATED"
-    ? ShipmentCreatedEvent.of({ orderId, shipmentId: id })
+    ? ShipmentCreatedEvent.of({ orderId, shipmentId: id, ...along(command) })
     : ShipmentFailedEvent.of({ orderId, reason: reason ?? alreadyCancelled })

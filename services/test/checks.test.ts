@@ -50,6 +50,8 @@ const order = (id: string, items: Planned["body"]["items"]) => ({
   status: "REJECTED" as const,
   reason: "OUT_OF_STOCK",
   coordination: "orchestration" as const,
+  definition: "place-order" as const,
+  archived_at: null,
   created_at: at(1),
   due_at: null
 })

@@ -1,6 +1,6 @@
 /** Orders that run side by side, services that do not answer, several replicas: each order keeps to itself and to its turn. */
 import { expect, setDefaultTimeout } from "bun:test"
-import { placeOrder } from "../orchestrator/orchestrator.ts"
+import { placeOrder } from "../orchestrator/definitions.ts"
 import { until } from "../../stack/wait.ts"
 import { persistently, place, post, prepare, type Answer, type Plan, type Planned } from "./orders.ts"
 import { counter, frozen, onStack, useStack, type Stack } from "./stack.ts"

@@ -6,6 +6,7 @@ import {
   CreateOrderCommand,
   OrderApprovalRefusedEvent,
   OrderApprovedEvent,
+  OrderCancelRequestedEvent,
   OrderCreatedEvent,
   OrderRejectedEvent,
   RejectOrderCommand,
@@ -38,7 +39,8 @@ const orderId = "00000000-0000-4000-8000-000000000001"
 const items = [{ productId: "teapot", quantity: 2 }]
 const lines = [{ productId: "teapot", quantity: 2, price: 2000 }]
 const movement = { userId: "ann", amount: 4000, balance: 6000, position: 2 }
-const wanted = { orderId, userId: "ann", items }
+const definition = "place-order" as const
+const wanted = { orderId, userId: "ann", items, definition }
 
 const start = { request: StartOrder, payload: { ...wanted, coordination: "orchestration" as const } }
 const created = OrderCreatedEvent.of(wanted)
@@ -52,6 +54,7 @@ const notPaid = PaymentFailedEvent.of({ orderId, reason: "INSUFFICIENT_FUNDS" })
 const notShipped = ShipmentFailedEvent.of({ orderId, reason: "SHIPMENT_REFUSED" })
 const notApproved = OrderApprovalRefusedEvent.of({ orderId, reason: "CANCELLED" })
 
+const cancelled = OrderCancelRequestedEvent.of({ orderId, reason: "USER_CANCELLED" })
 const rejected = OrderRejectedEvent.of({ orderId, reason: "OUT_OF_STOCK" })
 const unreserved = ProductReservationCancelledEvent.of({ orderId })
 const refunded = PaymentRefundedEvent.of({ orderId, refund: movement })
@@ -66,7 +69,7 @@ const undone = [unshipped, refunded, unreserved, rejected]
 const create = CreateOrderCommand.of(wanted)
 const reserve = ReserveProductCommand.of({ orderId, items })
 const pay = ProcessPaymentCommand.of({ orderId, userId: "ann", amount: 4000 })
-const ship = CreateShipmentCommand.of(wanted)
+const ship = CreateShipmentCommand.of({ orderId, userId: "ann", items })
 const approve = ApproveOrderCommand.of({ orderId, lines, total: 4000 })
 const unship = CancelShipmentCommand.of({ orderId })
 const refund = RefundPaymentCommand.of({ orderId })
@@ -96,6 +99,9 @@ const asking: ReadonlyArray<readonly [string, ReadonlyArray<Input>, Outgoing]> =
     reject("CANCELLED")
   ],
   ["a creation that nobody answers is taken back", [start, deadline, deadline, deadline], reject("CREATE_TIMEOUT")],
+  ["a cancelled order gives back what it has, the step in flight first", [...toShip, cancelled], unship],
+  ["a cancelled order whose products are asked for releases them", [created, cancelled], unreserve],
+  ["a cancelled order is rejected for that", [created, cancelled, unreserved], reject("USER_CANCELLED")],
   ["undoing is asked for as often as it takes", [...toPay, notPaid, deadline, deadline, deadline, deadline], unreserve]
 ]
 
@@ -112,9 +118,11 @@ const ignored: ReadonlyArray<readonly [string, ReadonlyArray<Input>, Input]> = [
   ["a failure of a step that is past", toShip, notReserved],
   ["an answer that comes while its step is undone", [...toPay, notPaid], paid],
   ["an answer that comes after the end", [...toApprove, approved], notApproved],
+  ["a cancelling once the approval was asked for: the order decides", toApprove, cancelled],
+  ["a cancelling of what is being undone", [...toPay, notPaid], cancelled],
+  ["a cancelling after the end", [...toApprove, approved], cancelled],
   ["an order announced again after the end", [created, notReserved, rejected], created],
-  ["an answer to nobody", [], paid],
-  ["an order of the other style", [], OrderCreatedEvent.of(wanted, { coordination: "choreography" })]
+  ["an answer to nobody", [], paid]
 ]
 
 test.each(ignored)("%s changes nothing", (_name, before, input) => {

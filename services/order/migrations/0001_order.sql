@@ -7,13 +7,16 @@ create table orders (
   status       text not null check (status in ('CREATED', 'CANCELLING', 'APPROVED', 'REJECTED')),
   reason       text,
   coordination text not null check (coordination in ('orchestration', 'choreography')),
+  definition   text not null check (definition in ('place-order', 'pay-first')),
   created_at   timestamptz not null,
+  archived_at  timestamptz,
   due_at       timestamptz,
   constraint orders_priced_when_approved check (
     (status = 'APPROVED') = (lines is not null)
     and (status = 'APPROVED') = (total is not null)
   ),
   constraint orders_rejected_for_a_reason check (status <> 'REJECTED' or reason is not null),
+  constraint orders_open_are_not_archived check (status in ('APPROVED', 'REJECTED') or archived_at is null),
   constraint orders_ended_are_not_due check (status in ('CREATED', 'CANCELLING') or due_at is null)
 );
 

@@ -1,20 +1,23 @@
-import { expect, test } from "bun:test"
+import { describe, expect, test } from "bun:test"
 import type { Outgoing } from "oncebox"
 import { decidedAt, decideWith, type Input } from "oncebox/testing"
 import {
   ApproveOrderCommand,
+  CancelOrderCommand,
   CreateOrderCommand,
   OrderApprovalRefusedEvent,
   OrderApprovedEvent,
+  OrderCancelRequestedEvent,
   OrderCreatedEvent,
   OrderRejectedEvent,
   RejectOrderCommand,
   type OrderStatus
 } from "../contract.ts"
-import { order, orderView, PlaceOrder, type Order } from "../order.ts"
+import { ArchiveOrder, CancelOrder, order, orderView, PlaceOrder, type Order } from "../order.ts"
 
 const orderId = "00000000-0000-4000-8000-000000000001"
-const wanted = { orderId, userId: "ann", items: [{ productId: "teapot", quantity: 2 }] }
+const definition = "place-order" as const
+const wanted = { orderId, userId: "ann", items: [{ productId: "teapot", quantity: 2 }], definition }
 const priced = { orderId, lines: [{ productId: "teapot", quantity: 2, price: 2000 }], total: 4000 }
 const orchestrated = { coordination: "orchestration" } as const
 
@@ -24,9 +27,12 @@ const approve = ApproveOrderCommand.of(priced)
 const reject = (reason = "OUT_OF_STOCK") => RejectOrderCommand.of({ ...wanted, reason })
 
 const created = OrderCreatedEvent.of(wanted, orchestrated)
+const cancel = { request: CancelOrder, payload: { orderId } }
+const archive = { request: ArchiveOrder, payload: { orderId } }
+const cancelRequested = OrderCancelRequestedEvent.of({ orderId, reason: "USER_CANCELLED" }, orchestrated)
 const approved = OrderApprovedEvent.of({ orderId })
 const refused = (reason: string) => OrderApprovalRefusedEvent.of({ orderId, reason })
-const rejected = (reason = "OUT_OF_STOCK") => OrderRejectedEvent.of({ orderId, reason })
+const rejected = (reason = "OUT_OF_STOCK") => OrderRejectedEvent.of({ orderId, reason }, orchestrated)
 
 const row: Order = {
   id: orderId,
@@ -37,10 +43,12 @@ const row: Order = {
   status: "CREATED",
   reason: null,
   coordination: "orchestration",
+  definition,
   created_at: decidedAt,
+  archived_at: null,
   due_at: decidedAt
 }
-const cancelling: Order = { ...row, status: "CANCELLING" }
+const cancelling: Order = { ...row, status: "CANCELLING", reason: "USER_CANCELLED" }
 
 const history = ({ orders_history }: { readonly orders_history: ReadonlyArray<{ readonly status: OrderStatus }> }) =>
   orders_history.map(({ status }) => status)
@@ -111,14 +119,14 @@ test("an order that is being cancelled is not approved", () => {
   const { put, send } = decideWith(order, { orders: [cancelling] }, approve)
 
   expect(put).toBeUndefined()
-  expect(send).toEqual([refused("CANCELLED")])
+  expect(send).toEqual([refused("USER_CANCELLED")])
 })
 
 test("an order that is being cancelled is rejected in the end", () => {
   const { rows, send } = decideWith(order, { orders: [cancelling] }, reject("CANCELLED"))
 
-  expect(rows.orders).toEqual([{ ...cancelling, status: "REJECTED", reason: "CANCELLED", due_at: null }])
-  expect(send).toEqual([rejected("CANCELLED")])
+  expect(rows.orders).toEqual([{ ...cancelling, status: "REJECTED", due_at: null }])
+  expect(send).toEqual([rejected("USER_CANCELLED")])
 })
 
 test("who places an order is shown it, without prices yet", () => {
@@ -133,6 +141,7 @@ test("who places an order is shown it, without prices yet", () => {
     status: "CREATED",
     reason: null,
     coordination: "orchestration",
+    definition,
     createdAt: "2026-01-01T00:00:00.000Z"
   })
 })
@@ -175,11 +184,107 @@ test("the first announcement is given a minute", () => {
   expect(rows.orders[0]?.due_at).toEqual(new Date(decidedAt.getTime() + 60_000))
 })
 
-test("an order that is being cancelled is not announced again", () => {
-  const { send, rows } = decideWith(order, { orders: [cancelling] }, { due: "orders", key: orderId })
+test("the cancelling of an order is announced again, and no more once the order has ended", () => {
+  const due = { due: "orders", key: orderId } as const
 
-  expect(send).toBeUndefined()
-  expect(rows.orders).toEqual([{ ...cancelling, due_at: null }])
+  expect(decideWith(order, { orders: [cancelling] }, due).send).toEqual([cancelRequested])
+  const ended = decideWith(order, { orders: [{ ...cancelling, status: "REJECTED" }] }, due)
+  expect(ended.send).toBeUndefined()
+  expect(ended.rows.orders[0]?.due_at).toBeNull()
+})
+
+describe("cancelling", () => {
+  test("sets an open order to be cancelled, and asks its saga to undo it", () => {
+    const { reply, send, rows } = decideWith(order, {}, create, cancel)
+
+    expect(reply).toMatchObject({ _tag: "cancelled", order: { status: "CANCELLING", reason: "USER_CANCELLED" } })
+    expect(send).toEqual([cancelRequested])
+    expect(history(rows)).toEqual(["CREATED", "CANCELLING"])
+  })
+
+  test("wins over an approval that comes later, and the order is rejected for it in the end", () => {
+    const { rows, send } = decideWith(order, {}, create, cancel, approve)
+    expect(send).toEqual([refused("USER_CANCELLED")])
+    expect(history(rows)).toEqual(["CREATED", "CANCELLING"])
+
+    const ended = decideWith(order, {}, create, cancel, approve, reject("SAGA"))
+    expect(ended.send).toEqual([rejected("USER_CANCELLED")])
+    expect(history(ended.rows)).toEqual(["CREATED", "CANCELLING", "REJECTED"])
+  })
+
+  test.each<readonly [string, ReadonlyArray<Input>, string]>([
+    ["an approved order is too late", [create, approve], "APPROVED"],
+    ["a rejected order is too late", [create, reject()], "REJECTED"]
+  ])("%s, and changes nothing", (_name, before, status) => {
+    const { reply, send, put } = decideWith(order, {}, ...before, cancel)
+
+    expect(reply).toMatchObject({ _tag: "too-late", order: { status } })
+    expect([send, put]).toEqual([undefined, undefined])
+  })
+
+  test("a second time is told the same, and sends nothing", () => {
+    for (const again of [[cancel], [cancel, reject("SAGA")]]) {
+      const { reply, send, put } = decideWith(order, {}, create, ...again, cancel)
+
+      expect(reply).toMatchObject({ _tag: "cancelled" })
+      expect([send, put]).toEqual([undefined, undefined])
+    }
+  })
+
+  test("an order that nobody knows is told so", () => {
+    expect(decideWith(order, {}, cancel).reply).toEqual({ _tag: "unknown" })
+  })
+
+  test("a choreographed order rejects it at once: everybody undoes what they did", () => {
+    const choreographed: Order = { ...row, coordination: "choreography" }
+
+    const { reply, send, rows } = decideWith(order, { orders: [choreographed] }, cancel)
+
+    expect(reply).toMatchObject({ _tag: "cancelled", order: { status: "REJECTED" } })
+    expect(send).toEqual([
+      OrderRejectedEvent.of({ orderId, reason: "USER_CANCELLED" }, { coordination: "choreography" })
+    ])
+    expect(history(rows)).toEqual(["REJECTED"])
+  })
+})
+
+describe("ending a choreographed order", () => {
+  const context = { definition, userId: "ann", items: wanted.items, lines: null, total: null }
+  const end = (reason: string) => CancelOrderCommand.of({ orderId, reason, order: context })
+
+  test.each<readonly [string, ReadonlyArray<Input>, Outgoing, ReadonlyArray<OrderStatus>]>([
+    ["rejects an open one", [create, end("TIMEOUT")], rejected("TIMEOUT"), ["CREATED", "REJECTED"]],
+    ["says so again", [create, end("TIMEOUT"), end("LATE")], rejected("TIMEOUT"), ["CREATED", "REJECTED"]],
+    ["comes too late for an approved one", [create, approve, end("TIMEOUT")], approved, ["CREATED", "APPROVED"]],
+    ["records one that was never created", [end("TIMEOUT")], rejected("TIMEOUT"), ["REJECTED"]],
+    ["records one that is created later", [end("TIMEOUT"), create], rejected("TIMEOUT"), ["REJECTED"]]
+  ])("%s", (_name, inputs, answer, statuses) => {
+    const { send, rows } = decideWith(order, {}, ...inputs)
+
+    expect(send).toEqual([answer])
+    expect(history(rows)).toEqual([...statuses])
+  })
+
+  test("does nothing for one of which nothing is known", () => {
+    expect(decideWith(order, {}, CancelOrderCommand.of({ orderId, reason: "TIMEOUT" })).send).toBeUndefined()
+  })
+})
+
+test.each<readonly [string, ReadonlyArray<Input>, string, boolean]>([
+  ["an approved order", [create, approve], "archived", true],
+  ["a rejected order", [create, reject()], "archived", true],
+  ["an open order", [create], "open", false],
+  ["an order that is being cancelled", [create, cancel], "open", false]
+])("archiving %s: %s", (_name, before, outcome, archived) => {
+  const once = decideWith(order, {}, ...before, archive)
+  const twice = decideWith(order, {}, ...before, archive, archive)
+
+  expect([once.reply, twice.reply]).toEqual([{ outcome }, { outcome }])
+  expect(twice.rows.orders[0]?.archived_at).toEqual(archived ? decidedAt : null)
+})
+
+test("an order that nobody knows can't be archived", () => {
+  expect(decideWith(order, {}, archive).reply).toEqual({ outcome: "unknown" })
 })
 
 test("an order is announced in the style it was placed in", () => {

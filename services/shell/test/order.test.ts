@@ -19,6 +19,7 @@ const orderOf = (id: string, change: Partial<OrderView> = {}): OrderView => ({
   status: "CREATED",
   reason: null,
   coordination: "orchestration",
+  definition: "place-order",
   createdAt: "2026-11-21T10:00:00.000Z",
   ...change
 })

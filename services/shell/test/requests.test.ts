@@ -89,7 +89,8 @@ describe("a body", () => {
     ["orders by text", { ...order, items: [{ ...item, quantity: "1" }] }, [["items[0].quantity", "number"]]],
     ["has a bad user", { ...order, userId: "a b" }, [["userId", "1 to 64 characters of A-Z"]]],
     ["has a NUL", { ...order, userId: "a\u0000" }, [["userId", "1 to 64 characters of A-Z"]]],
-    ["wants what is not there yet", { ...order, coordination: "choreography" }, [["coordination", "orchestration"]]]
+    ["wants a style that there is not", { ...order, coordination: "anarchy" }, [["coordination", "choreography"]]],
+    ["wants a saga that there is not", { ...order, definition: "pay-last" }, [["definition", "pay-first"]]]
   ]
   for (const [what, body, fields] of invalid) {
     test(`that ${what} is not valid: 422, and names ${fields.map(([field]) => field).join(", ")}`, async () => {

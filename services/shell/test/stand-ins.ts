@@ -39,7 +39,8 @@ export const standIn = (
   const sql = (options.select ?? (() => Promise.resolve([{}]))) as unknown as Sql
   const use: Edge["reads"]["use"] = (run) =>
     Effect.tryPromise({ try: async () => run(sql), catch: (cause) => new StoreUnavailable({ message: String(cause) }) })
-  return { edge: { reads: { sql, use }, running, closing: Latch.makeUnsafe(false) }, submitted }
+  const orders: Edge["orders"] = { choreography: true, coordination: "orchestration", definition: "place-order" }
+  return { edge: { reads: { sql, use }, running, orders, closing: Latch.makeUnsafe(false) }, submitted }
 }
 
 const zeroes = {

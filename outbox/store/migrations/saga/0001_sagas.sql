@@ -9,6 +9,7 @@ create table sagas (
   attempt      int not null check (attempt >= 1),
   position     int not null check (position >= 0),
   coordination text not null,
+  seen         jsonb not null,
   data         jsonb not null,
   reason       text,
   deadline     timestamptz,

@@ -1,0 +1,88 @@
+/**
+ * Watching a choreographed saga: nobody is asked for anything, the participants go by each other's events. The saga's row and
+ * log are kept all the same, from what is seen on the topics, in whatever order it is seen: where the saga stands follows from
+ * the set of what was seen. One thing is sent: when the saga takes too long, the message that ends it, until it has ended.
+ */
+import type { AnyContract } from "./message.ts"
+import type { Context } from "./participant.ts"
+import {
+  ask,
+  entry,
+  hasEnded,
+  lastMoment,
+  viewOf,
+  waitMs,
+  type Advance,
+  type SagaDefinition,
+  type SagaRow
+} from "./saga.ts"
+
+/** Where a choreographed saga stands after an event; undefined when the event is nothing new. */
+export const observe = (
+  definition: SagaDefinition,
+  saga: SagaRow,
+  { contract, payload }: { readonly contract: AnyContract; readonly payload: object },
+  context: Context
+): Advance | undefined => {
+  if (hasEnded(saga) || saga.seen.includes(contract.type)) return undefined
+  const step = definition.steps.find(({ success }) => success === contract)
+  const data = step?.learn === undefined ? saga.data : step.learn(definition.decode(saga.data), payload)
+  const reason = saga.reason ?? ("reason" in payload ? String(payload.reason) : null)
+  const stands = standing(definition, [...saga.seen, contract.type])
+  const ended = stands.state === "COMPLETED" || stands.state === "COMPENSATED"
+  const row: SagaRow = {
+    ...saga,
+    ...stands,
+    data,
+    reason: stands.state === "COMPLETED" ? null : reason,
+    seen: [...saga.seen, contract.type],
+    position: saga.position + 1,
+    ...(ended ? { deadline: null, due_at: null, ended_at: context.now } : timer(definition, saga, context))
+  }
+  return { row, log: [entry(row, context, undefined)], send: [] }
+}
+
+/** What to do when a choreographed saga's deadline has passed. */
+export const overdue = (definition: SagaDefinition, saga: SagaRow, context: Context): Advance | undefined => {
+  if (hasEnded(saga)) return undefined
+  const late = context.now.getTime() >= lastMoment(definition, saga)
+  // asked for here, and never begun
+  if (!late && saga.seen.length === 0) return ask(definition, saga, 0, saga.attempt + 1, context)
+  const row: SagaRow = { ...saga, ...timer(definition, saga, context) }
+  if (!late || definition.cancel === undefined) return { row, log: [], send: [] }
+  const attempt = saga.attempt + 1
+  const [first] = definition.steps
+  const deadline = new Date(context.now.getTime() + (first === undefined ? 0 : waitMs(saga, first, attempt)))
+  const id = context.newId()
+  const asked = definition.cancel({ ...viewOf(definition, saga), reason: saga.reason ?? "TIMEOUT" })
+  const pressed: SagaRow = { ...saga, attempt, position: saga.position + 1, deadline, due_at: deadline }
+  return {
+    row: pressed,
+    log: [entry(pressed, context, { type: asked.contract.type, id })],
+    send: [{ ...asked, id, correlation: saga.id, coordination: saga.coordination }]
+  }
+}
+
+/** The saga's one deadline; once that has passed, the one it has. */
+const timer = (definition: SagaDefinition, saga: SagaRow, context: Context): Pick<SagaRow, "deadline" | "due_at"> => {
+  const last = lastMoment(definition, saga)
+  if (last <= context.now.getTime()) return { deadline: saga.deadline, due_at: saga.due_at }
+  const deadline = new Date(Math.min(last, context.now.getTime() + longestLookMs))
+  return { deadline, due_at: deadline }
+}
+/** A definition without a deadline of its own is looked at now and then. */
+const longestLookMs = 86_400_000
+
+/** Where a saga stands of which these types of messages were seen. An event tells that all before it happened, too. */
+const standing = (definition: SagaDefinition, seen: ReadonlyArray<string>): Pick<SagaRow, "state" | "step"> => {
+  const has = (contract: AnyContract | undefined): boolean => contract !== undefined && seen.includes(contract.type)
+  const { steps } = definition
+  const done = steps.findLastIndex(({ success }) => has(success))
+  const current = steps[Math.min(done + 1, steps.length - 1)]?.name ?? ""
+  if (done === steps.length - 1) return { state: "COMPLETED", step: current }
+  if (!steps.some(({ failure, undo }) => has(failure) || has(undo?.done))) return { state: "RUNNING", step: current }
+  const left = steps.findLast(({ undo }) => undo !== undefined && !has(undo.done))
+  return left === undefined
+    ? { state: "COMPENSATED", step: steps.find(({ undo }) => undo !== undefined)?.name ?? current }
+    : { state: "COMPENSATING", step: left.name }
+}

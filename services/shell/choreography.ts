@@ -1,0 +1,88 @@
+/**
+ * Who reacts to what when an order is choreographed: for each event, the command that it stands for. The decisions are the
+ * same as in an orchestrated order; nobody asks for them.
+ */
+import { Choreography, type Reaction } from "oncebox"
+import * as order from "../order/contract.ts"
+import * as payment from "../payment/contract.ts"
+import * as product from "../product/contract.ts"
+import type { DefinitionName, OrderContext } from "./bounds.ts"
+import * as shipment from "../shipment/contract.ts"
+
+const { when } = Choreography
+
+interface Event {
+  readonly orderId: string
+  readonly order?: OrderContext
+}
+
+/** The event's order, if it runs this definition; with what the event says of prices. */
+const orderOf = <E extends Event>(definition: DefinitionName, event: E): Priced | undefined => {
+  if (event.order?.definition !== definition) return undefined
+  const { lines, total } = { ...event.order, ...event }
+  return lines === null || total === null ? undefined : { ...event.order, lines, total }
+}
+type Priced = OrderContext & { readonly lines: NonNullable<OrderContext["lines"]>; readonly total: number }
+
+const begun = (definition: DefinitionName, event: typeof order.OrderCreatedEvent.schema.Type) =>
+  event.definition === definition
+    ? {
+        orderId: event.orderId,
+        items: event.items,
+        order: { definition, userId: event.userId, items: event.items, lines: null, total: null }
+      }
+    : undefined
+
+const pay =
+  (definition: DefinitionName) =>
+  (event: Event): typeof payment.ProcessPaymentCommand.schema.Type | undefined => {
+    const known = orderOf(definition, event)
+    return known && { orderId: event.orderId, userId: known.userId, amount: known.total, order: known }
+  }
+const reserve =
+  (definition: DefinitionName) =>
+  (event: Event): typeof product.ReserveProductCommand.schema.Type | undefined => {
+    const known = orderOf(definition, event)
+    return known && { orderId: event.orderId, items: known.items, lines: known.lines, order: known }
+  }
+const ship =
+  (definition: DefinitionName) =>
+  (event: Event): typeof shipment.CreateShipmentCommand.schema.Type | undefined => {
+    const known = orderOf(definition, event)
+    return known && { orderId: event.orderId, userId: known.userId, items: known.items, order: known }
+  }
+const approve = (event: Event): typeof order.ApproveOrderCommand.schema.Type | undefined => {
+  const known = event.order && orderOf(event.order.definition, event)
+  return known && { orderId: event.orderId, lines: known.lines, total: known.total }
+}
+const cancel = ({ orderId, reason }: { readonly orderId: string; readonly reason: string }) => ({ orderId, reason })
+const undo = ({ orderId }: { readonly orderId: string }) => ({ orderId })
+
+/** created → reserved → paid → shipped → approved */
+const placeOrder: ReadonlyArray<Reaction> = [
+  when(order.OrderCreatedEvent, product.ReserveProductCommand, (event) => begun("place-order", event)),
+  when(product.ProductReservedEvent, payment.ProcessPaymentCommand, pay("place-order")),
+  when(payment.PaymentProcessedEvent, shipment.CreateShipmentCommand, ship("place-order"))
+]
+
+/** created → quoted → paid → reserved → shipped → approved */
+const payFirst: ReadonlyArray<Reaction> = [
+  when(order.OrderCreatedEvent, product.QuoteOrderCommand, (event) => begun("pay-first", event)),
+  when(product.OrderQuotedEvent, payment.ProcessPaymentCommand, pay("pay-first")),
+  when(payment.PaymentProcessedEvent, product.ReserveProductCommand, reserve("pay-first")),
+  when(product.ProductReservedEvent, shipment.CreateShipmentCommand, ship("pay-first"))
+]
+
+/** In both: the end, what goes wrong, and how it is taken back. */
+const both: ReadonlyArray<Reaction> = [
+  when(shipment.ShipmentCreatedEvent, order.ApproveOrderCommand, approve),
+  when(product.OrderQuoteFailedEvent, order.CancelOrderCommand, cancel),
+  when(product.ProductReservationFailedEvent, order.CancelOrderCommand, cancel),
+  when(payment.PaymentFailedEvent, order.CancelOrderCommand, cancel),
+  when(shipment.ShipmentFailedEvent, order.CancelOrderCommand, cancel),
+  when(order.OrderRejectedEvent, product.CancelProductReservationCommand, undo),
+  when(order.OrderRejectedEvent, payment.RefundPaymentCommand, undo),
+  when(order.OrderRejectedEvent, shipment.CancelShipmentCommand, undo)
+]
+
+export const choreography = [...placeOrder, ...payFirst, ...both]

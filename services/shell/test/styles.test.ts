@@ -1,0 +1,110 @@
+/** The same orders in both styles and both definitions, from both entries: the services for real, in one process. */
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { Effect, Exit, Scope } from "effect"
+import { connect } from "oncebox"
+import { startEmbedded, type Embedded, type ServiceName } from "../../../stack/embedded.ts"
+import { until } from "../../../stack/wait.ts"
+import type { OrderView } from "../../order/contract.ts"
+import { bodyOf } from "./stand-ins.ts"
+
+setDefaultTimeout(60_000)
+
+const dir = mkdtempSync(join(tmpdir(), "oncebox-"))
+const scope = Scope.makeUnsafe()
+let embedded: Embedded
+
+const get = async <A>(service: ServiceName, path: string): Promise<A> =>
+  bodyOf<A>(await fetch(`${embedded.urls.get(service)}${path}`, { signal: AbortSignal.timeout(10_000) }))
+
+const post = async <A>(service: ServiceName, path: string, body: unknown, prefer = "wait=20"): Promise<A> =>
+  bodyOf<A>(
+    await fetch(`${embedded.urls.get(service)}${path}`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json", Prefer: prefer },
+      body: JSON.stringify(body),
+      signal: AbortSignal.timeout(40_000)
+    })
+  )
+
+beforeAll(async () => {
+  embedded = await Effect.runPromise(Scope.provide(startEmbedded({ dir, ports: "free" }), scope))
+  const sql = connect(embedded.owner("shipments"), { name: "test", max: 1 })
+  await sql`insert into carrier_refusals values ('fireworks', 'too dangerous')`
+  await sql.end({ timeout: 1 })
+  await Promise.all([
+    post("user", "/users", { id: "rich", name: "Rich", email: "rich@example.org", balance: 1_000_000 }),
+    post("user", "/users", { id: "poor", name: "Poor", email: "poor@example.org", balance: 10 }),
+    ...["kettle", "fireworks"].map((id) =>
+      post("product", "/products", { id, name: id, price: 2_000, quantity: 1_000 })
+    ),
+    post("product", "/products", { id: "gone", name: "gone", price: 2_000, quantity: 0 })
+  ])
+})
+
+afterAll(async () => {
+  await Effect.runPromise(Scope.close(scope, Exit.void))
+  rmSync(dir, { recursive: true, force: true })
+})
+
+interface Saga {
+  readonly state: string
+  readonly definition: string
+  readonly coordination: string
+}
+
+const ended = async (id: string): Promise<Saga> => {
+  let saga: Saga | undefined
+  await until(`saga ${id}`, 20_000, async () => {
+    saga = await get<Saga>("orchestrator", `/sagas/${id}`)
+    return ["COMPLETED", "COMPENSATED"].includes(saga.state)
+  })
+  if (saga === undefined) throw new Error(`there is no saga ${id}`)
+  return saga
+}
+
+const balanceOf = async (id: string) => (await get<{ balance: number }>("user", `/users/${id}`)).balance
+const stockOf = async (id: string) => (await get<{ quantity: number }>("product", `/products/${id}`)).quantity
+
+const cases = [
+  { what: "is approved", userId: "rich", productId: "kettle", status: "APPROVED", reason: null },
+  { what: "is out of stock", userId: "rich", productId: "gone", status: "REJECTED", reason: "OUT_OF_STOCK" },
+  { what: "wants what nobody sells", userId: "rich", productId: "air", status: "REJECTED", reason: "PRODUCT_UNKNOWN" },
+  { what: "is out of money", userId: "poor", productId: "kettle", status: "REJECTED", reason: "INSUFFICIENT_FUNDS" },
+  { what: "is nobody's", userId: "nobody", productId: "kettle", status: "REJECTED", reason: "USER_UNKNOWN" },
+  { what: "is not shipped", userId: "rich", productId: "fireworks", status: "REJECTED", reason: "SHIPMENT_REFUSED" }
+] as const
+
+for (const coordination of ["orchestration", "choreography"] as const) {
+  for (const definition of ["place-order", "pay-first"] as const) {
+    describe(`an order by ${coordination}, ${definition}`, () => {
+      for (const { what, userId, productId, status, reason } of cases) {
+        for (const entry of ["order", "orchestrator"] as const) {
+          test(`that ${what}, taken by the ${entry} service`, async () => {
+            const [stock, balance] =
+              productId === "air" || userId === "nobody" ? [0, 0] : [await stockOf(productId), await balanceOf(userId)]
+            const order = await post<OrderView>(entry, "/orders", {
+              userId,
+              items: [{ productId, quantity: 2 }],
+              coordination,
+              definition
+            })
+            expect(order).toMatchObject({ status, reason, coordination, definition })
+
+            const state = status === "APPROVED" ? "COMPLETED" : "COMPENSATED"
+            expect(await ended(order.id)).toMatchObject({ state, coordination, definition })
+            expect(await get<OrderView>("order", `/orders/${order.id}`)).toMatchObject({ status, reason, definition })
+            const { items } = await get<{ items: ReadonlyArray<object> }>("order", `/orders/${order.id}/history`)
+            expect(items).toMatchObject([{ status: "CREATED" }, { status }])
+            if (productId === "air" || userId === "nobody") return
+            expect(await stockOf(productId)).toBe(stock - (status === "APPROVED" ? 2 : 0))
+            const left = balance - (status === "APPROVED" ? 4_000 : 0)
+            await until(`the balance of ${userId}`, 10_000, async () => (await balanceOf(userId)) === left)
+          })
+        }
+      }
+    })
+  }
+}
