@@ -2,7 +2,7 @@
  * What must be true once all is quiet, as pure functions over what was read from the databases and the topics. Each
  * answers with what is wrong; nothing is the good answer.
  */
-import type { RowOf, Saga, SagaRow } from "oncebox"
+import type { Coordination, RowOf, Saga, SagaRow } from "oncebox"
 import type { Order, ordersHistory } from "../order/order.ts"
 import type { Account, LedgerEntry, Payment } from "../payment/payment.ts"
 import type { Product, Reservation } from "../product/product.ts"
@@ -15,6 +15,7 @@ export interface Sent {
   readonly id: string
   readonly topic: string
   readonly type: string
+  readonly coordination?: Coordination
 }
 
 /** A record as it lies on a topic. */
@@ -33,7 +34,14 @@ export interface Subscriber {
   readonly consumer: string
   readonly topic: string
   readonly type: string
+  /** Only messages of this style, when it says so. */
+  readonly coordination?: Coordination | undefined
 }
+
+export const handles = (subscriber: Subscriber, message: Sent): boolean =>
+  subscriber.topic === message.topic &&
+  subscriber.type === message.type &&
+  (subscriber.coordination === undefined || subscriber.coordination === message.coordination)
 
 /** All rows and records that belong to one plan. */
 export interface World {
@@ -323,10 +331,12 @@ export const undelivered = (
 ): ReadonlyArray<Seen & { readonly type: string }> => {
   const seen = new Set([...inbox, ...letters].map(({ consumer, id }) => `${consumer} ${id}`))
   const consumers = Map.groupBy(subscribers, ({ topic, type }) => `${topic} ${type}`)
-  return outbox.flatMap(({ id, topic, type }) =>
-    (consumers.get(`${topic} ${type}`) ?? []).flatMap(({ consumer }) =>
-      seen.has(`${consumer} ${id}`) ? [] : [{ consumer, id, type }]
-    )
+  return outbox.flatMap((message) =>
+    (consumers.get(`${message.topic} ${message.type}`) ?? []).flatMap((subscriber) => {
+      const { consumer } = subscriber
+      const { id, type } = message
+      return !handles(subscriber, message) || seen.has(`${consumer} ${id}`) ? [] : [{ consumer, id, type }]
+    })
   )
 }
 

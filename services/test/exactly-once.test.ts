@@ -5,6 +5,7 @@ import { SERVICE_NAMES, type ServiceName } from "../../stack/supervise.ts"
 import { until } from "../../stack/wait.ts"
 import { placeAll, planOf, prepare, type Placing, type Planned } from "./orders.ts"
 import { connector, counter, onStack, useStack, type Stack } from "./stack.ts"
+import { handles } from "./checks.ts"
 import { askedAgain, echo, type Taped } from "./tape.ts"
 import { ended, expectExactlyOnce, groups, quiet, readSeen, readState, subscribers } from "./world.ts"
 
@@ -18,10 +19,8 @@ const countsWithinMs = 30_000
 
 /** Those of the records that a participant handles. */
 const handledBy = (name: ServiceName, records: ReadonlyArray<Taped>): ReadonlyArray<Taped> => {
-  const types = new Set(
-    subscribers.filter(({ consumer }) => consumer === name).map(({ topic, type }) => `${topic} ${type}`)
-  )
-  return records.filter(({ topic, type }) => types.has(`${topic} ${type}`))
+  const own = subscribers.filter(({ consumer }) => consumer === name)
+  return records.filter((record) => own.some((subscriber) => handles(subscriber, record)))
 }
 
 /** How many of the records each participant handles. */

@@ -2,7 +2,9 @@
  * A seeded mix of orders, each with the outcome that it must come to whatever happens on the way, and clients that place
  * them: through both entries, with an Idempotency-Key, some of them several times at once, all of them until they are answered.
  */
+import type { Coordination } from "oncebox"
 import { text, until } from "../../stack/wait.ts"
+import type { DefinitionName } from "../shell/bounds.ts"
 import type { Stack } from "./stack.ts"
 
 export interface Stocked {
@@ -29,6 +31,8 @@ export interface Planned {
   readonly body: {
     readonly userId: string
     readonly items: ReadonlyArray<{ readonly productId: string; readonly quantity: number }>
+    readonly coordination?: Coordination
+    readonly definition?: DefinitionName
   }
   readonly outcome: Outcome
   /** How often the client sends the same request. */
@@ -78,7 +82,14 @@ const shares: Readonly<Record<Kind, number>> = {
 }
 const inTwenty = Object.entries(shares).flatMap(([kind, share]) => Array.from({ length: share }, () => kind as Kind))
 
-/** Orders of all outcomes for users and products of `name`, which must have no other ones. */
+const styles: ReadonlyArray<Pick<Planned["body"], "coordination" | "definition">> = [
+  {},
+  { coordination: "orchestration", definition: "pay-first" },
+  { coordination: "choreography", definition: "place-order" },
+  { coordination: "choreography", definition: "pay-first" }
+]
+
+/** Orders of all outcomes and styles for users and products of `name`, which must have no other ones. */
 export const planOf = (name: string, count: number, seed: number): Plan => {
   const prefix = `${name}_`
   const next = random(seed)
@@ -141,13 +152,18 @@ export const planOf = (name: string, count: number, seed: number): Plan => {
     refused: [heavy.id],
     accounts: [...rich, ...poor],
     orders: kinds.map((kind, n) => ({
-      ...make(kind),
+      ...inStyle(make(kind), styles[n % styles.length]),
       key: `${prefix}${n}`,
       entry: next() < 0.5 ? "order" : "orchestrator",
       posts: next() < 0.2 ? 3 : 1
     }))
   }
 }
+
+const inStyle = <A extends Pick<Planned, "body">>(planned: A, style: (typeof styles)[number] = {}): A => ({
+  ...planned,
+  body: { ...planned.body, ...style }
+})
 
 /** An answered request. */
 export interface Answer {

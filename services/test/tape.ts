@@ -4,6 +4,7 @@
  */
 import { randomUUID } from "node:crypto"
 import { Kafka, logLevel, type Admin, type IHeaders, type Producer } from "kafkajs"
+import type { Coordination } from "oncebox"
 import { topics as topicPlans } from "../shell/topics.ts"
 import { until } from "../../stack/wait.ts"
 
@@ -16,6 +17,7 @@ export interface Taped {
   readonly headers: IHeaders
   readonly id: string
   readonly type: string
+  readonly coordination: Coordination
   /** A test put it there under an id of its own, and said so. */
   readonly injected: boolean
 }
@@ -144,9 +146,10 @@ const logEnds = async (admin: Admin): Promise<ReadonlyMap<string, bigint>> => {
 export const partitionOf = ({ topic, partition }: { readonly topic: string; readonly partition: number }): string =>
   `${topic}/${partition}`
 
-const labels = (headers: IHeaders | undefined): Pick<Taped, "id" | "type" | "injected"> => ({
+const labels = (headers: IHeaders | undefined): Pick<Taped, "id" | "type" | "coordination" | "injected"> => ({
   id: textOf(headers, "id"),
   type: textOf(headers, "ce_type"),
+  coordination: textOf(headers, "coordination") === "choreography" ? "choreography" : "orchestration",
   injected: headers?.[injectedHeader] !== undefined
 })
 

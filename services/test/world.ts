@@ -1,11 +1,12 @@
 /** Reads what the checks look at, from the six databases and the topics, and waits until nothing moves any more. */
 import { expect } from "bun:test"
-import { Saga, type Sql } from "oncebox"
+import { Choreography, Saga, type Coordination, type Sql } from "oncebox"
 import { order, orders, ordersHistory } from "../order/order.ts"
 import { placeOrder } from "../orchestrator/definitions.ts"
 import { orchestrator } from "../orchestrator/orchestrator.ts"
 import { accounts, ledger, payment, payments } from "../payment/payment.ts"
 import { product, products, reservations } from "../product/product.ts"
+import { choreography } from "../shell/choreography.ts"
 import { shipment, shipments } from "../shipment/shipment.ts"
 import { user, users } from "../user/user.ts"
 import { SERVICE_NAMES, SERVICES } from "../../stack/supervise.ts"
@@ -15,11 +16,23 @@ import type { Plan, Planned } from "./orders.ts"
 import type { Stack } from "./stack.ts"
 import { partitionOf } from "./tape.ts"
 
-const participants = [user, product, order, orchestrator, payment, shipment]
+const participants = [
+  user,
+  Choreography.join(product, choreography),
+  Choreography.join(order, choreography),
+  orchestrator,
+  Choreography.join(payment, choreography),
+  Choreography.join(shipment, choreography)
+]
 
 /** Who handles what, as the participants themselves declare it. */
 export const subscribers: ReadonlyArray<Subscriber> = participants.flatMap(({ name, messages }) =>
-  [...messages.keys()].map(({ topic, type }) => ({ consumer: name, topic: topic.name, type }))
+  [...messages].map(([{ topic, type }, { coordination }]) => ({
+    consumer: name,
+    topic: topic.name,
+    type,
+    coordination
+  }))
 )
 
 /** The participants' consumer groups and what they read. */
@@ -71,6 +84,7 @@ interface Stored {
   readonly type: string
   readonly key: string
   readonly correlation: string
+  readonly coordination: Coordination
 }
 
 const readMessages = async (stack: Stack) => {
@@ -78,7 +92,7 @@ const readMessages = async (stack: Stack) => {
     SERVICE_NAMES.map(async (name) => {
       const sql = stack.database(SERVICES[name].database)
       const [outbox, inbox, letters] = await Promise.all([
-        sql<Array<Stored>>`select id, topic, type, key, correlation from outbox`,
+        sql<Array<Stored>>`select id, topic, type, key, correlation, coordination from outbox`,
         sql<Array<Seen>>`select consumer, message_id as id from inbox`,
         sql<Array<Seen & { key: string; reason: string }>>`
           select consumer, message_id as id, coalesce(key, '') as key, reason || ' ' || detail as reason

@@ -1,12 +1,13 @@
 /** The payment service without the fence of its refunds: what was given back already looks as if it had only been paid. */
-import { run } from "oncebox"
+import { Choreography, run } from "oncebox"
 import { service } from "../../payment/main.ts"
 import { payment } from "../../payment/payment.ts"
 import { RefundPaymentCommand } from "../../payment/contract.ts"
+import { choreography } from "../../shell/choreography.ts"
 import { Service } from "../../shell/service.ts"
 import { seeing } from "./rows.ts"
 
-const participant = seeing(payment, RefundPaymentCommand.type, (rows) => ({
+const participant = seeing(Choreography.join(payment, choreography), RefundPaymentCommand.type, (rows) => ({
   ...rows,
   payments: {
     get: (key) => {

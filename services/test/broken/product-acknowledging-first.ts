@@ -3,11 +3,14 @@
  * to reserve is acknowledged, and not decided yet.
  */
 import { Effect, Exit, Scope } from "effect"
-import { Broker, run } from "oncebox"
+import { Broker, Choreography, run } from "oncebox"
 import { service } from "../../product/main.ts"
 import { product } from "../../product/product.ts"
 import { ReserveProductCommand } from "../../product/contract.ts"
+import { choreography } from "../../shell/choreography.ts"
 import { Service } from "../../shell/service.ts"
+
+const participant = Choreography.join(product, choreography)
 
 const hasty = (broker: Broker["Service"]): Broker["Service"] => ({
   ...broker,
@@ -34,5 +37,5 @@ const hasty = (broker: Broker["Service"]): Broker["Service"] => ({
 
 Service.main({
   ...service,
-  run: (options) => run(product, options).pipe(Effect.provideServiceEffect(Broker, Effect.map(Broker, hasty)))
+  run: (options) => run(participant, options).pipe(Effect.provideServiceEffect(Broker, Effect.map(Broker, hasty)))
 })

@@ -1,13 +1,14 @@
 /** The product service without inbox and without fence: it takes every message for a new one, and every order too. */
 import { Effect } from "effect"
-import { run, Store } from "oncebox"
+import { Choreography, run, Store } from "oncebox"
 import { service } from "../../product/main.ts"
 import { product } from "../../product/product.ts"
 import { ReserveProductCommand } from "../../product/contract.ts"
+import { choreography } from "../../shell/choreography.ts"
 import { Service } from "../../shell/service.ts"
 import { seeing } from "./rows.ts"
 
-const participant = seeing(product, ReserveProductCommand.type, (rows) => ({
+const participant = seeing(Choreography.join(product, choreography), ReserveProductCommand.type, (rows) => ({
   ...rows,
   reservations: { get: () => undefined }
 }))
