@@ -104,8 +104,8 @@ const good: World = {
   ],
   history: [...history(bought, "APPROVED"), ...history(returned, "REJECTED"), ...history(late, "REJECTED")],
   products: [
-    { id: "tea", name: "tea", price: 30, quantity: 8, created_at: at(0) },
-    { id: "cup", name: "cup", price: 5, quantity: 0, created_at: at(0) }
+    { id: "tea", name: "tea", price: 30, quantity: 8, status: "ACTIVE", version: 1, created_at: at(0) },
+    { id: "cup", name: "cup", price: 5, quantity: 0, status: "ACTIVE", version: 1, created_at: at(0) }
   ],
   reservations: [
     { ...reservation(bought), status: "RESERVED", lines: [teaLine], total: 60 },

@@ -32,13 +32,21 @@ const url = (service: ServiceName, path: string) => `${embedded.urls.get(service
 
 const get = (service: ServiceName, path: string) => fetch(url(service, path), { signal: AbortSignal.timeout(10_000) })
 
-const post = (service: ServiceName, path: string, body: unknown, headers: Readonly<Record<string, string>> = {}) =>
+type Headers = Readonly<Record<string, string>>
+const send = (method: string, service: ServiceName, path: string, body: unknown, headers: Headers = {}) =>
   fetch(url(service, path), {
-    method: "POST",
+    method,
     headers: { "Content-Type": "application/json", ...headers },
-    body: JSON.stringify(body),
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     signal: AbortSignal.timeout(40_000)
   })
+
+const post = (service: ServiceName, path: string, body: unknown, headers?: Headers) =>
+  send("POST", service, path, body, headers)
+const put = (service: ServiceName, path: string, body: unknown, headers?: Headers) =>
+  send("PUT", service, path, body, headers)
+const remove = (service: ServiceName, path: string, headers?: Headers) =>
+  send("DELETE", service, path, undefined, headers)
 
 const query = async (options: ConnectionOptions, text: string): Promise<ReadonlyArray<object>> => {
   const sql = connect(options, { name: "test", max: 1 })
@@ -121,6 +129,61 @@ describe("an order", () => {
     expect(sent.map(({ status }) => status)).toEqual([202, 202, 202, 202])
     for (const other of others) expect<unknown>(other).toEqual(first)
     expect((await post("order", "/orders", { ...body, userId: "other" }, key)).status).toBe(422)
+  })
+})
+
+const idsOf = async (service: ServiceName, path: string) => {
+  const { items } = await bodyOf<{ items: ReadonlyArray<{ id: string }> }>(await get(service, path))
+  return items.map(({ id }) => id)
+}
+
+describe("a product", () => {
+  test("is edited by one of two who have seen the same version, whatever stock moves meanwhile", async () => {
+    await stocked({ id: "edited", quantity: 3 })
+    const etag = (await get("product", "/products/edited")).headers.get("ETag") ?? ""
+    expect((await post("product", "/products/edited/stock", { quantity: 4 })).status).toBe(200)
+
+    const edits = ["One", "Other"].map((name) =>
+      put("product", "/products/edited", { name, price: 10 }, { "If-Match": etag })
+    )
+    const statuses = (await Promise.all(edits)).map(({ status }) => status)
+
+    expect(statuses.toSorted()).toEqual([200, 412])
+    const name = statuses[0] === 200 ? "One" : "Other"
+    expect(await bodyOf(await get("product", "/products/edited"))).toMatchObject({ name, price: 10, quantity: 7 })
+  })
+
+  test("gets stock once for each key", async () => {
+    await stocked({ id: "restocked", quantity: 3 })
+    const key = { "Idempotency-Key": "delivery-1" }
+
+    const sent = await Promise.all(
+      [1, 2, 3].map(() => post("product", "/products/restocked/stock", { quantity: 2 }, key))
+    )
+
+    expect(sent.map(({ status }) => status)).toEqual([200, 200, 200])
+    expect(await bodyOf(await get("product", "/products/restocked"))).toMatchObject({ quantity: 5 })
+    expect((await post("product", "/products/edited/stock", { quantity: 2 }, key)).status).toBe(422)
+  })
+
+  test("that is discontinued is in no list that does not ask for it, and can't be ordered", async () => {
+    const { id: userId } = await newcomer(10_000)
+    await stocked({ id: "discontinued", quantity: 3 })
+
+    expect((await remove("product", "/products/discontinued", { "If-Match": '"7"' })).status).toBe(412)
+    expect((await remove("product", "/products/discontinued", { "If-Match": '"1"' })).status).toBe(204)
+    expect((await remove("product", "/products/discontinued")).status).toBe(204)
+
+    expect(await idsOf("product", "/products?limit=100")).not.toContain("discontinued")
+    expect(await idsOf("product", "/products?status=DISCONTINUED")).toEqual(["discontinued"])
+    const found = await get("product", "/products/discontinued")
+    expect(found.headers.get("ETag")).toBe('"2"')
+    expect(await bodyOf(found)).toMatchObject({ status: "DISCONTINUED", quantity: 3 })
+    const order = { userId, items: [{ productId: "discontinued", quantity: 1 }] }
+    expect(await bodyOf(await post("order", "/orders", order, { Prefer: "wait=20" }))).toMatchObject({
+      status: "REJECTED",
+      reason: "PRODUCT_DISCONTINUED"
+    })
   })
 })
 

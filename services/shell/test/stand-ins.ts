@@ -75,8 +75,12 @@ export const withApp = async (
   }
 }
 
-export const json = (body: unknown, headers: Readonly<Record<string, string>> = {}): RequestInit => ({
-  method: "POST",
+export const json = (
+  body: unknown,
+  headers: Readonly<Record<string, string>> = {},
+  method: "POST" | "PUT" = "POST"
+): RequestInit => ({
+  method,
   body: typeof body === "string" ? body : JSON.stringify(body),
   headers: { "Content-Type": "application/json", ...headers }
 })

@@ -1,6 +1,5 @@
 import { expect, test } from "bun:test"
 import { Effect } from "effect"
-import { routes as productRoutes } from "../../product/http.ts"
 import { routes } from "../../user/http.ts"
 import type { Queries } from "../../user/queries.ts"
 import type { UserView } from "../../user/user.ts"
@@ -81,28 +80,5 @@ test("bad users are refused field by field", async () => {
     expect(response.status).toBe(422)
     expect(new Set(errors.map(({ field }) => field))).toEqual(new Set(Object.keys(bad)))
     expect(submitted).toEqual([])
-  })
-})
-
-test("products are created, and refused when they exist or are not valid", async () => {
-  const mug = { id: "mug", name: "Mug", price: 2_000, quantity: 5 }
-  const exists = new Set<unknown>()
-  const { edge } = standIn(({ payload }) => {
-    const id = "id" in payload ? payload.id : undefined
-    if (exists.has(id)) return Effect.succeed({ _tag: "exists" })
-    exists.add(id)
-    return Effect.succeed({ _tag: "created", product: payload })
-  })
-  const found = { product: async () => undefined, products: async () => [] }
-
-  await withApp(edge, productRoutes(edge, found), async (app) => {
-    const response = await app.request("/products", json(mug))
-
-    expect(response.status).toBe(201)
-    expect(response.headers.get("Location")).toBe("/products/mug")
-    expect(await response.json()).toEqual(mug)
-    expect((await app.request("/products", json(mug))).status).toBe(409)
-    expect((await app.request("/products", json({ ...mug, price: 0 }))).status).toBe(422)
-    expect((await app.request("/products/none")).status).toBe(404)
   })
 })
