@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import { routes } from "../../product/http.ts"
 import type { ProductView } from "../../product/product.ts"
 import type { Queries } from "../../product/queries.ts"
-import { bodyOf, json, standIn, withApp } from "./stand-ins.ts"
+import { answerTo, bodyOf, json, standIn, withApp } from "./stand-ins.ts"
 
 const mug: ProductView = {
   id: "mug",
@@ -24,14 +24,8 @@ const queries: Queries = {
 const edit = { name: "Cup", price: 1_500 }
 const put = (body: unknown, headers: Readonly<Record<string, string>>) => json(body, headers, "PUT")
 
-/** What the product service answers to one request, when its decision replies with this. */
-const answered = async (path: string, init: RequestInit, reply: object = done) => {
-  const { edge, submitted } = standIn(() => Effect.succeed(reply))
-  let answer: Response | undefined
-  await withApp(edge, routes(edge, queries), async (app) => void (answer = await app.request(path, init)))
-  if (answer === undefined) throw new Error("there was no answer")
-  return { status: answer.status, etag: answer.headers.get("ETag"), text: await answer.text(), submitted }
-}
+const answered = (path: string, init: RequestInit, reply: object = done) =>
+  answerTo((edge) => routes(edge, queries), path, init, reply)
 
 test("products are created, and refused when they exist or are not valid", async () => {
   const body = { id: "mug", name: "Mug", price: 2_000, quantity: 5 }
