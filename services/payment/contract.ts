@@ -5,12 +5,12 @@
  */
 import { Schema } from "effect"
 import { Topic } from "oncebox"
-import { Amount, Id, order, OrderId, Position, Reason } from "../shell/bounds.ts"
+import { Amount, Balance, DepositAmount, DepositId, Id, order, OrderId, Position, Reason } from "../shell/bounds.ts"
 
 export const paymentsCommands = Topic.commands("payments-commands")
 export const paymentsEvents = Topic.events("payments-events")
 
-const movement = { userId: Id, amount: Amount, balance: Amount, position: Position }
+const movement = { userId: Id, amount: Amount, balance: Balance, position: Position }
 
 /** Money that was taken from an account or given back to it. */
 export const Movement = Schema.Struct(movement)
@@ -50,5 +50,26 @@ export const PaymentRefundedEvent = paymentsEvents.message(
 export const AccountOpenedEvent = paymentsEvents.message(
   "AccountOpenedEvent",
   { userId: Id, balance: Amount, position: Position },
+  { key: "userId" }
+)
+
+/** From now on the account takes no payments and no deposits. What was paid from it can still be refunded. */
+export const AccountClosedEvent = paymentsEvents.message("AccountClosedEvent", { userId: Id }, { key: "userId" })
+
+export const DepositMoneyCommand = paymentsCommands.message(
+  "DepositMoneyCommand",
+  { userId: Id, depositId: DepositId, amount: DepositAmount },
+  { key: "userId" }
+)
+
+export const DepositMadeEvent = paymentsEvents.message(
+  "DepositMadeEvent",
+  { depositId: DepositId, ...movement },
+  { key: "userId" }
+)
+
+export const DepositRefusedEvent = paymentsEvents.message(
+  "DepositRefusedEvent",
+  { userId: Id, depositId: DepositId, reason: Reason },
   { key: "userId" }
 )

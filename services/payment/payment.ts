@@ -1,10 +1,26 @@
-/** Accounts, their ledger, and payments. An order's payment is the fence: it answers whatever is asked again. */
+/**
+ * Accounts, their ledger, payments and deposits. An order's payment is the fence, and so is a deposit's row: it answers
+ * whatever is asked again.
+ */
 import { Schema } from "effect"
 import { Participant, Table, type Decision, type Outgoing, type RowOf } from "oncebox"
-import { alreadyCancelled, along, Amount, Id, OrderId, Position, Reason } from "../shell/bounds.ts"
-import { UserCreatedEvent } from "../user/contract.ts"
 import {
+  alreadyCancelled,
+  along,
+  Amount,
+  Balance,
+  DepositId,
+  greatestAmount,
+  Id,
+  OrderId,
+  Position,
+  Reason
+} from "../shell/bounds.ts"
+import { UserCreatedEvent, UserDeletedEvent } from "../user/contract.ts"
+import {
+  AccountClosedEvent,
   AccountOpenedEvent,
+  DepositMoneyCommand,
   PaymentFailedEvent,
   PaymentProcessedEvent,
   PaymentRefundedEvent,
@@ -12,6 +28,7 @@ import {
   RefundPaymentCommand,
   type Movement
 } from "./contract.ts"
+import { depositOutcome, deposits, type Deposit } from "./deposit.ts"
 
 export const payments = Table.make("payments", {
   key: "order_id",
@@ -23,9 +40,9 @@ export const payments = Table.make("payments", {
     status: Schema.Literals(["PROCESSED", "FAILED", "REFUNDED", "CANCELLED"]),
     reason: Schema.NullOr(Reason),
     /** What the account was left with, to answer the same again; null when no money moved. */
-    balance: Schema.NullOr(Amount),
+    balance: Schema.NullOr(Balance),
     position: Schema.NullOr(Position),
-    refund_balance: Schema.NullOr(Amount),
+    refund_balance: Schema.NullOr(Balance),
     refund_position: Schema.NullOr(Position),
     updated_at: Schema.Date
   }
@@ -34,7 +51,15 @@ export type Payment = RowOf<typeof payments>
 
 export const accounts = Table.make("accounts", {
   key: "user_id",
-  row: { user_id: Id, opening_balance: Amount, balance: Amount, position: Position, opened_at: Schema.Date }
+  row: {
+    user_id: Id,
+    opening_balance: Amount,
+    balance: Balance,
+    /** Of its newest entry in the ledger; 0 when it was closed before it was opened. */
+    position: Schema.Natural,
+    opened_at: Schema.Date,
+    closed_at: Schema.NullOr(Schema.Date)
+  }
 })
 export type Account = RowOf<typeof accounts>
 
@@ -44,26 +69,49 @@ export const ledger = Table.log("ledger", {
     user_id: Id,
     position: Position,
     amount: Schema.Int,
-    kind: Schema.Literals(["OPENING", "PAYMENT", "REFUND"]),
+    kind: Schema.Literals(["OPENING", "DEPOSIT", "PAYMENT", "REFUND"]),
     order_id: Schema.NullOr(OrderId),
-    balance: Amount,
+    deposit_id: Schema.NullOr(DepositId),
+    balance: Balance,
     at: Schema.Date
   }
 })
 export type LedgerEntry = RowOf<typeof ledger>
 
 // payments come first: whose account a refund touches is told by the payment
-const tables = { payments, accounts, ledger }
+const tables = { payments, deposits, accounts, ledger }
 
 export const payment = Participant.make("payment", tables)
   .on(UserCreatedEvent, {
     touches: { accounts: ({ userId }) => [userId] },
     decide: ({ accounts }, { userId, balance }, { now }) => {
-      const earlier = accounts.get(userId)
-      if (earlier !== undefined) return { send: [opening(earlier)] }
-      const account: Account = { user_id: userId, opening_balance: balance, balance, position: 1, opened_at: now }
-      const entry = entryOf(account, { amount: balance, kind: "OPENING", order_id: null, at: now })
+      const earlier = accounts.get(userId) ?? unopened(userId, now)
+      if (earlier.position > 0) return { send: [opening(earlier)] }
+      const account: Account = { ...earlier, opening_balance: balance, balance, position: 1, opened_at: now }
+      const entry = entryOf(account, { amount: balance, kind: "OPENING", at: now })
       return { put: { accounts: [account], ledger: [entry] }, send: [opening(account)] }
+    }
+  })
+  .on(UserDeletedEvent, {
+    touches: { accounts: ({ userId }) => [userId] },
+    decide: ({ accounts }, { userId }, { now }) => {
+      const send = [AccountClosedEvent.of({ userId })]
+      // a user who is not known yet: UserCreatedEvent was parked, and this one overtook it
+      const account = accounts.get(userId) ?? unopened(userId, now)
+      return account.closed_at === null ? { put: { accounts: [{ ...account, closed_at: now }] }, send } : { send }
+    }
+  })
+  .on(DepositMoneyCommand, {
+    touches: { deposits: ({ depositId }) => [depositId], accounts: ({ userId }) => [userId] },
+    decide: ({ deposits, accounts }, { userId, depositId, amount }, { now }) => {
+      const earlier = deposits.get(depositId)
+      if (earlier !== undefined) return { send: [depositOutcome(earlier)] }
+      const asked = { deposit_id: depositId, user_id: userId, amount, decided_at: now }
+      const account = accounts.get(userId)
+      if (account === undefined) return refused(asked, "USER_UNKNOWN")
+      if (account.closed_at !== null) return refused(asked, "ACCOUNT_CLOSED")
+      const tooLarge = account.balance + amount > greatestAmount
+      return tooLarge ? refused(asked, "BALANCE_TOO_LARGE") : deposited(asked, account)
     }
   })
   .on(ProcessPaymentCommand, {
@@ -75,6 +123,7 @@ export const payment = Participant.make("payment", tables)
       const asked: Payment = { ...nothingPaid(orderId, now), user_id: userId, amount }
       const account = accounts.get(userId)
       if (account === undefined) return failed(asked, "USER_UNKNOWN", command)
+      if (account.closed_at !== null) return failed(asked, "ACCOUNT_CLOSED", command)
       return account.balance < amount
         ? failed(asked, "INSUFFICIENT_FUNDS", command)
         : processed(asked, account, command, now)
@@ -137,6 +186,32 @@ const refunded = (paid: Payment, account: Account, now: Date): Settlement => {
   return { put: { payments: [payment], accounts: [credited], ledger: [entry] }, send: [refundOf(payment)] }
 }
 
+type AskedDeposit = Pick<Deposit, "deposit_id" | "user_id" | "amount" | "decided_at">
+
+const refused = (asked: AskedDeposit, reason: string): Settlement => {
+  const deposit: Deposit = { ...asked, status: "REFUSED", reason, balance: null, position: null }
+  return { put: { deposits: [deposit] }, send: [depositOutcome(deposit)] }
+}
+
+const deposited = (asked: AskedDeposit, account: Account): Settlement => {
+  const { deposit_id, amount, decided_at: at } = asked
+  const credited = moved(account, amount)
+  const { balance, position } = credited
+  const deposit: Deposit = { ...asked, status: "MADE", reason: null, balance, position }
+  const entry = entryOf(credited, { amount, kind: "DEPOSIT", deposit_id, at })
+  return { put: { deposits: [deposit], accounts: [credited], ledger: [entry] }, send: [depositOutcome(deposit)] }
+}
+
+/** An account that is not there. Closed like this, it waits for its opening and is closed then too. */
+const unopened = (userId: string, now: Date): Account => ({
+  user_id: userId,
+  opening_balance: 0,
+  balance: 0,
+  position: 0,
+  opened_at: now,
+  closed_at: null
+})
+
 const moved = (account: Account, amount: number): Account => ({
   ...account,
   balance: account.balance + amount,
@@ -146,8 +221,8 @@ const moved = (account: Account, amount: number): Account => ({
 /** The ledger's entry of what brought the account to its balance and position. */
 const entryOf = (
   { user_id, balance, position }: Account,
-  movement: Pick<LedgerEntry, "amount" | "kind" | "order_id" | "at">
-): LedgerEntry => ({ user_id, balance, position, ...movement })
+  movement: Pick<LedgerEntry, "amount" | "kind" | "at"> & Partial<Pick<LedgerEntry, "order_id" | "deposit_id">>
+): LedgerEntry => ({ user_id, balance, position, order_id: null, deposit_id: null, ...movement })
 
 const payerOf = (payment: Payment | undefined): ReadonlyArray<string> =>
   payment?.status === "PROCESSED" && payment.user_id !== null ? [payment.user_id] : []

@@ -39,7 +39,7 @@ export const ProductReservedEvent = productsEvents.message(
   { key: "orderId" }
 )
 
-/** Nothing was reserved. PRODUCT_UNKNOWN and OUT_OF_STOCK name the product. */
+/** Nothing was reserved. PRODUCT_UNKNOWN, PRODUCT_DISCONTINUED and OUT_OF_STOCK name the product. */
 export const ProductReservationFailedEvent = productsEvents.message(
   "ProductReservationFailedEvent",
   { orderId: OrderId, reason: Reason, productId: Schema.NullOr(Id) },

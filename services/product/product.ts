@@ -2,10 +2,12 @@
 import { Schema } from "effect"
 import { Participant, Request, Table, type Outgoing, type RowOf, type Rows } from "oncebox"
 import {
+  AddedStock,
   alreadyCancelled,
   along,
   Amount,
   greatestAmount,
+  greatestStock,
   Id,
   Line,
   Name,
@@ -17,6 +19,7 @@ import {
   type Items,
   type Lines
 } from "../shell/bounds.ts"
+import { isMeantFor, Precondition, Version } from "../shell/version.ts"
 import {
   CancelProductReservationCommand,
   OrderQuotedEvent,
@@ -43,9 +46,21 @@ export const reservations = Table.make("reservations", {
 })
 export type Reservation = RowOf<typeof reservations>
 
+export const ProductStatus = Schema.Literals(["ACTIVE", "DISCONTINUED"])
+export type ProductStatus = typeof ProductStatus.Type
+
 export const products = Table.make("products", {
   key: "id",
-  row: { id: Id, name: Name, price: Price, quantity: Schema.Natural, created_at: Schema.Date }
+  row: {
+    id: Id,
+    name: Name,
+    price: Price,
+    quantity: Schema.Natural,
+    status: ProductStatus,
+    /** Of what clients edit: what moves stock leaves it as it is. */
+    version: Version,
+    created_at: Schema.Date
+  }
 })
 export type Product = RowOf<typeof products>
 
@@ -57,6 +72,8 @@ export const ProductView = Schema.Struct({
   name: Name,
   price: Price,
   quantity: Schema.Natural,
+  status: ProductStatus,
+  version: Version,
   createdAt: Timestamp
 })
 export type ProductView = typeof ProductView.Type
@@ -66,13 +83,69 @@ export const CreateProduct = Request.make("CreateProduct", {
   reply: Schema.Union([Schema.TaggedStruct("created", { product: ProductView }), Schema.TaggedStruct("exists", {})])
 })
 
+const done = Schema.TaggedStruct("done", { product: ProductView })
+const unknown = Schema.TaggedStruct("unknown", {})
+const stale = Schema.TaggedStruct("stale", { version: Version })
+const discontinued = Schema.TaggedStruct("discontinued", {})
+
+export const EditProduct = Request.make("EditProduct", {
+  payload: { id: Id, name: Name, price: Price, precondition: Precondition },
+  reply: Schema.Union([done, unknown, stale, discontinued])
+})
+
+export const DiscontinueProduct = Request.make("DiscontinueProduct", {
+  payload: { id: Id, precondition: Precondition },
+  reply: Schema.Union([done, unknown, stale])
+})
+
+export const AddStock = Request.make("AddStock", {
+  payload: { id: Id, quantity: AddedStock },
+  reply: Schema.Union([done, unknown, discontinued, Schema.TaggedStruct("full", { quantity: Schema.Natural })])
+})
+
+const byId = { products: ({ id }: { readonly id: string }) => [id] }
+
 export const product = Participant.make("product", tables)
   .answers(CreateProduct, {
-    touches: { products: ({ id }) => [id] },
+    touches: byId,
     decide: ({ products }, { id, name, price, quantity }, { now }) => {
       if (products.get(id) !== undefined) return { reply: { _tag: "exists" as const } }
-      const product: Product = { id, name, price, quantity, created_at: now }
+      const product: Product = { id, name, price, quantity, status: "ACTIVE", version: 1, created_at: now }
       return { put: { products: [product] }, reply: { _tag: "created" as const, product: productView(product) } }
+    }
+  })
+  .answers(EditProduct, {
+    touches: byId,
+    decide: ({ products }, { id, name, price, precondition }) => {
+      const product = products.get(id)
+      if (product === undefined) return { reply: { _tag: "unknown" as const } }
+      const { status, version } = product
+      if (status === "DISCONTINUED") return { reply: { _tag: "discontinued" as const } }
+      if (!isMeantFor(precondition, version)) return { reply: { _tag: "stale" as const, version } }
+      return changed({ ...product, name, price, version: version + 1 })
+    }
+  })
+  .answers(DiscontinueProduct, {
+    touches: byId,
+    decide: ({ products }, { id, precondition }) => {
+      const product = products.get(id)
+      if (product === undefined) return { reply: { _tag: "unknown" as const } }
+      const { status, version } = product
+      // whoever asked for it before may not have heard that it was done
+      if (status === "DISCONTINUED") return { reply: { _tag: "done" as const, product: productView(product) } }
+      if (!isMeantFor(precondition, version)) return { reply: { _tag: "stale" as const, version } }
+      return changed({ ...product, status: "DISCONTINUED", version: version + 1 })
+    }
+  })
+  .answers(AddStock, {
+    touches: byId,
+    decide: ({ products }, { id, quantity }) => {
+      const product = products.get(id)
+      if (product === undefined) return { reply: { _tag: "unknown" as const } }
+      if (product.status === "DISCONTINUED") return { reply: { _tag: "discontinued" as const } }
+      const inStock = product.quantity + quantity
+      if (inStock > greatestStock) return { reply: { _tag: "full" as const, quantity: product.quantity } }
+      return changed({ ...product, quantity: inStock })
     }
   })
   .on(ReserveProductCommand, {
@@ -124,6 +197,11 @@ export const product = Participant.make("product", tables)
     }
   })
 
+const changed = (product: Product) => ({
+  put: { products: [product] },
+  reply: { _tag: "done" as const, product: productView(product) }
+})
+
 /** Left like this by a cancel that came first, it refuses the command when it comes. */
 const nothingReserved = (orderId: string, now: Date): Reservation => ({
   order_id: orderId,
@@ -141,6 +219,7 @@ const reserve = (nothing: Reservation, items: Items, products: Stocked, quoted: 
   for (const { productId, quantity } of items) {
     const product = products.get(productId)
     if (product === undefined) return failed(nothing, "PRODUCT_UNKNOWN", productId)
+    if (product.status === "DISCONTINUED") return failed(nothing, "PRODUCT_DISCONTINUED", productId)
     if (product.quantity < quantity) return failed(nothing, "OUT_OF_STOCK", productId)
     const price = quoted.find((line) => line.productId === productId)?.price ?? product.price
     lines.push({ productId, quantity, price })
@@ -182,10 +261,12 @@ const restocked = (productId: string, change: number, products: Stocked): Produc
 }
 
 /** A product as HTTP shows it. */
-export const productView = ({ id, name, price, quantity, created_at }: Product): ProductView => ({
+export const productView = ({ id, name, price, quantity, status, version, created_at }: Product): ProductView => ({
   id,
   name,
   price,
   quantity,
+  status,
+  version,
   createdAt: created_at.toISOString()
 })

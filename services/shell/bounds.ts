@@ -11,9 +11,11 @@ export const Id = Schema.String.check(
 )
 
 // lower case only: Postgres writes uuids so, and a row must be found again under the key that was asked for
-export const OrderId = Schema.String.check(
+const Uuid = Schema.String.check(
   Schema.isPattern(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/, { expected: "a UUID in lower case" })
 )
+export const OrderId = Uuid
+export const DepositId = Uuid
 
 // control characters and lone surrogates are kept out: Postgres can't store all of them
 export const Name = Schema.String.check(
@@ -25,12 +27,18 @@ export const Email = Schema.String.check(
 )
 
 export const Quantity = integer(1, 10_000)
-export const Stock = integer(0, 1_000_000_000)
+/** What is returned from reservations may take the stock above it, what is added to it may not. */
+export const greatestStock = 1_000_000_000
+export const Stock = integer(0, greatestStock)
+export const AddedStock = integer(1, greatestStock)
 
 /** Money is in minor units: 100 is 1.00. */
 export const Price = integer(1, 100_000_000)
 export const greatestAmount = 1_000_000_000_000
 export const Amount = integer(0, greatestAmount)
+export const DepositAmount = integer(1, greatestAmount)
+/** Deposits take a balance up to `greatestAmount`. A refund is never refused, so it may take it above. */
+export const Balance = integer(0, Number.MAX_SAFE_INTEGER)
 
 /** The place of an entry in an account's ledger, counted from 1. */
 export const Position = integer(1, 2_147_483_647)

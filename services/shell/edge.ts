@@ -5,6 +5,7 @@ import type { Coordination, Pool, Request, Running } from "oncebox"
 import type { OrderSettings } from "./config.ts"
 import { problem, problemForNow, type Problem } from "./problem.ts"
 import { idempotencyKey, notFound, preferredWaitSeconds, traceparent } from "./request.ts"
+import { etagOf } from "./version.ts"
 import { makeWaiters, type Waiters } from "./waiters.ts"
 
 export interface Edge {
@@ -84,6 +85,16 @@ export const accepted = Effect.fnUntraced(function* <A extends { readonly id: st
   const outcome = yield* options.outcomes.outcome(options.current.id, Duration.seconds(waitSeconds))
   return Option.isSome(outcome) ? c.json(outcome.value, 200) : c.json(options.current, 202)
 })
+
+/** What clients may edit, with its version as ETag. */
+export const versioned = <A extends { readonly version: number }>(
+  c: Context,
+  view: A,
+  status: 200 | 201 | 202 = 200
+): Response => {
+  c.header("ETag", etagOf(view.version))
+  return c.json(view, status)
+}
 
 /** A fresh UUIDv7. */
 export const newId = (): string => Bun.randomUUIDv7()

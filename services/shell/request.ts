@@ -1,7 +1,8 @@
 /** Reading a request: body, ids, pages and headers. What is not as it must be fails with a problem naming it. */
 import { Effect, Exit, Schema, SchemaIssue } from "effect"
 import type { Context } from "hono"
-import { type FieldError, problem, type Problem } from "./problem.ts"
+import { type FieldError, Problem, problem } from "./problem.ts"
+import { etagOf, type Precondition } from "./version.ts"
 
 /** The longest body that is read. */
 export const bodyLimitBytes = 64 * 1024
@@ -41,36 +42,48 @@ export const pathId = (
 
 export const notFound = (id: string): Problem => problem("not-found", `Nothing is known under ${JSON.stringify(id)}.`)
 
-/** One page of a list: how many items, and the key of the last item seen before. */
-export interface Page {
+/** One page of a list: how many items, the key of the last item seen before, and what the items are to have in common. */
+export interface Page<Filters extends object = object> {
   readonly limit: number
   readonly after: string | undefined
+  readonly where: Filters
 }
 
-/** What `?limit=` and `?cursor=` ask for. `key` is the schema of the list's keys. */
-export const readPage = Effect.fnUntraced(function* (
+/** A query parameter that a list is filtered by. */
+type Filter = Schema.Codec<string, string>
+type FiltersOf<F extends Readonly<Record<string, Filter>>> = { readonly [K in keyof F]?: F[K]["Type"] }
+
+/**
+ * What `?limit=`, `?cursor=` and the list's own filters ask for. `key` is the schema of the list's keys, `filters` has a
+ * schema for each other parameter that the list takes; one that the client did not send is missing from `where`.
+ */
+export const readPage = Effect.fnUntraced(function* <const F extends Readonly<Record<string, Filter>> = {}>(
   c: Context,
-  key: Schema.Codec<string, unknown>
-): Effect.fn.Return<Page, Problem> {
+  key: Schema.Codec<string, unknown>,
+  filters?: F
+): Effect.fn.Return<Page<FiltersOf<F>>, Problem> {
   const query = Object.fromEntries(
     Object.entries(c.req.queries()).map(([name, values]) => [name, values.length === 1 ? values[0] : values])
   )
-  const { limit, cursor } = yield* decode(PageQuery, query, "query")
+  const wanted = Object.entries(filters ?? {}).map(([name, schema]) => [name, Schema.optionalKey(schema)] as const)
+  const schema = Schema.Struct({ ...pageQuery, ...Object.fromEntries(wanted) })
+  const { limit, cursor, ...where } = yield* decode(schema, query, "query")
   const after = cursor === undefined ? undefined : Buffer.from(cursor, "base64url").toString("utf8")
   if (after !== undefined && !Schema.is(key)(after)) {
     return yield* invalid([{ field: "cursor", detail: "Expected the `next` of the page before" }])
   }
-  return { limit: limit === undefined ? 20 : Number(limit), after }
+  // what is left was decoded by the filters, name by name
+  return { limit: limit === undefined ? 20 : Number(limit), after, where: where as FiltersOf<F> }
 })
 
-const PageQuery = Schema.Struct({
+const pageQuery = {
   limit: Schema.optionalKey(
     Schema.String.check(Schema.isPattern(/^([1-9]\d?|100)$/, { expected: "a whole number between 1 and 100" }))
   ),
   cursor: Schema.optionalKey(
     Schema.String.check(Schema.isPattern(/^[A-Za-z0-9_-]{1,200}$/, { expected: "the `next` of the page before" }))
   )
-})
+}
 
 /** A list's answer, from the page's items and, if there are more, one of the next page. */
 export const toPage = <A extends { readonly id: string }>(items: ReadonlyArray<A>, { limit }: Page) => {
@@ -95,6 +108,33 @@ export const idempotencyKey = (c: Context): Effect.Effect<string | undefined, Pr
   return bare === undefined || /^[A-Za-z0-9_-]{1,64}$/.test(bare)
     ? Effect.succeed(bare)
     : Effect.fail(problem("invalid-header", "Idempotency-Key must have 1 to 64 characters of A-Z a-z 0-9 _ and -."))
+}
+
+/** What If-Match (RFC 9110) asks for, undefined without it. */
+export const ifMatch = (c: Context): Effect.Effect<Precondition | undefined, Problem> => {
+  const header = c.req.header("If-Match")?.trim()
+  if (header === undefined || header === "*") return Effect.succeed(header)
+  return entityTags.test(header)
+    ? Effect.succeed(header.match(entityTag) ?? [])
+    : Effect.fail(problem("invalid-header", 'If-Match must be *, or ETags with their quotes, such as "3".'))
+}
+
+const entityTag = /(?:W\/)?"[\x21\x23-\x7e\x80-\xff]*"/g
+const entityTags = new RegExp(`^${entityTag.source}(?:\\s*,\\s*${entityTag.source})*$`)
+
+/** What If-Match asks for, where an edit must say what it is meant for. */
+export const requiredIfMatch = (c: Context): Effect.Effect<Precondition, Problem> =>
+  Effect.flatMap(ifMatch(c), (precondition) =>
+    precondition === undefined
+      ? Effect.fail(problem("precondition-required", "Send If-Match with the ETag of the version that you edit."))
+      : Effect.succeed(precondition)
+  )
+
+/** The edit was meant for another version than the one that is there. */
+export const stale = (version: number): Problem => {
+  const ETag = etagOf(version)
+  const detail = `Nothing was done: the version is ${ETag} now. Read it again before you edit it.`
+  return new Problem({ kind: "precondition-failed", detail, headers: { ETag } })
 }
 
 /** The W3C trace context, if it is one: a caller's mistake in it must not cost it the answer. */

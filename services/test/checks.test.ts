@@ -70,7 +70,14 @@ const entry = (position: number, amount: number, balance: number) => ({
   position,
   amount,
   balance,
+  deposit_id: null,
   at: at(3)
+})
+const deposit = (position: number) => ({
+  ...entry(position, 10, 40 + 10 * (position - 4)),
+  kind: "DEPOSIT" as const,
+  order_id: null,
+  deposit_id: "00000000-0000-7000-8000-000000000004"
 })
 const shipment = (order_id: string) => ({
   order_id,
@@ -106,15 +113,15 @@ const good: World = {
   ],
   history: [...history(bought, "APPROVED"), ...history(returned, "REJECTED"), ...history(late, "REJECTED")],
   products: [
-    { id: "tea", name: "tea", price: 30, quantity: 8, created_at: at(0) },
-    { id: "cup", name: "cup", price: 5, quantity: 0, created_at: at(0) }
+    { id: "tea", name: "tea", price: 30, quantity: 8, status: "ACTIVE", version: 1, created_at: at(0) },
+    { id: "cup", name: "cup", price: 5, quantity: 0, status: "ACTIVE", version: 1, created_at: at(0) }
   ],
   reservations: [
     { ...reservation(bought), status: "RESERVED", lines: [teaLine], total: 60 },
     { ...reservation(returned), status: "CANCELLED", lines: [teaLine], total: 60 },
     { ...reservation(late), status: "FAILED", lines: [], total: 0, reason: "OUT_OF_STOCK", product_id: "cup" }
   ],
-  accounts: [{ user_id: "ann", opening_balance: 100, balance: 40, position: 4, opened_at: at(0) }],
+  accounts: [{ user_id: "ann", opening_balance: 100, balance: 40, position: 4, opened_at: at(0), closed_at: null }],
   payments: [
     { ...payment(bought), status: "PROCESSED", balance: 40, position: 2 },
     { ...payment(returned), status: "REFUNDED", balance: -20, position: 3, refund_balance: 40, refund_position: 4 }
@@ -125,7 +132,18 @@ const good: World = {
     { ...entry(3, -60, -20), kind: "PAYMENT", order_id: returned },
     { ...entry(4, 60, 40), kind: "REFUND", order_id: returned }
   ],
-  users: [{ id: "ann", name: "Ann", email: "ann@example.org", balance: 40, position: 4, created_at: at(0) }],
+  users: [
+    {
+      id: "ann",
+      name: "Ann",
+      email: "ann@example.org",
+      balance: 40,
+      position: 4,
+      status: "ACTIVE",
+      version: 1,
+      created_at: at(0)
+    }
+  ],
   shipments: [
     { ...shipment(bought), status: "CREATED" },
     { ...shipment(returned), status: "FAILED", reason: "SHIPMENT_REFUSED" }
@@ -210,6 +228,7 @@ const broken: Readonly<Record<keyof typeof checks, Readonly<Record<string, World
   movements: {
     "an order was paid twice": changed("ledger", 2, { order_id: bought }),
     "an order was given back twice": twice("ledger", 3),
+    "a deposit was made twice": { ...good, ledger: [...good.ledger, deposit(5), deposit(6)] },
     "what was never paid was given back": changed("ledger", 3, { order_id: late }),
     "more was given back than was paid": changed("ledger", 3, { amount: 61 }),
     "a payment has no entry": without("ledger", 1),

@@ -203,7 +203,7 @@ const ledgers: Check = ({ accounts, ledger }) => {
   ]
 }
 
-/** An order is paid once at most, and given back once at most, to whom and as much as was paid. */
+/** An order is paid once at most, and given back once at most, to whom and as much as was paid. A deposit is made once. */
 const movements: Check = ({ ledger, payments }) => {
   const ofOrders = ledger.flatMap((entry) => (entry.order_id === null ? [] : [{ ...entry, order_id: entry.order_id }]))
   const paid = by(
@@ -214,8 +214,10 @@ const movements: Check = ({ ledger, payments }) => {
     ofOrders.filter(({ kind }) => kind === "REFUND"),
     ({ order_id }) => order_id
   )
+  const deposits = ledger.flatMap(({ deposit_id }) => (deposit_id === null ? [] : [deposit_id]))
   return [
     ...repeated(ofOrders.map(({ order_id, kind }) => `${kind} of order ${order_id}`)).map((what) => `two: ${what}`),
+    ...repeated(deposits).map((id) => `two: deposit ${id}`),
     ...[...refunded.values()].flatMap(({ order_id, user_id, amount }) => {
       const payment = paid.get(order_id)
       return when(

@@ -5,9 +5,11 @@ import { order, orders, ordersHistory } from "../order/order.ts"
 import { placeOrder } from "../orchestrator/definitions.ts"
 import { orchestrator } from "../orchestrator/orchestrator.ts"
 import { accounts, ledger, payment, payments } from "../payment/payment.ts"
+import { deposits as decidedDeposits } from "../payment/deposit.ts"
 import { product, products, reservations } from "../product/product.ts"
 import { choreography } from "../shell/choreography.ts"
 import { shipment, shipments } from "../shipment/shipment.ts"
+import { deposits as askedDeposits } from "../user/deposit.ts"
 import { user, users } from "../user/user.ts"
 import { SERVICE_NAMES, SERVICES } from "../../stack/supervise.ts"
 import { text, until } from "../../stack/wait.ts"
@@ -62,6 +64,8 @@ const readRows = (stack: Stack) => {
     accounts: rowsOf(inPayments, accounts),
     payments: rowsOf(inPayments, payments),
     ledger: rowsOf(inPayments, ledger),
+    decidedDeposits: rowsOf(inPayments, decidedDeposits),
+    askedDeposits: rowsOf(stack.database("users"), askedDeposits),
     users: rowsOf(stack.database("users"), users),
     shipments: rowsOf(stack.database("shipments"), shipments),
     sagas: rowsOf(inSagas, Saga.tables.sagas),

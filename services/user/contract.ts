@@ -10,3 +10,6 @@ export const UserCreatedEvent = usersEvents.message(
   { userId: Id, balance: Amount },
   { key: "userId" }
 )
+
+/** The user's account is to be closed. */
+export const UserDeletedEvent = usersEvents.message("UserDeletedEvent", { userId: Id }, { key: "userId" })

@@ -2,8 +2,12 @@ create table accounts (
   user_id         text primary key check (user_id ~ '^[A-Za-z0-9_-]{1,64}$'),
   opening_balance bigint not null check (opening_balance >= 0),
   balance         bigint not null check (balance >= 0),
-  position        int not null check (position >= 1),
-  opened_at       timestamptz not null
+  position        int not null check (position >= 0),
+  opened_at       timestamptz not null,
+  closed_at       timestamptz,
+  constraint accounts_without_a_ledger_are_closed check (
+    position >= 1 or (closed_at is not null and balance = 0 and opening_balance = 0)
+  )
 );
 
 create table payments (
@@ -29,18 +33,36 @@ create table payments (
   )
 );
 
+create table deposits (
+  deposit_id text primary key,
+  user_id    text not null,
+  amount     bigint not null check (amount between 1 and 1000000000000),
+  status     text not null check (status in ('MADE', 'REFUSED')),
+  reason     text,
+  balance    bigint,
+  position   int,
+  decided_at timestamptz not null,
+  constraint deposits_refused_for_a_reason check ((status = 'REFUSED') = (reason is not null)),
+  constraint deposits_moved_money check (
+    (status = 'MADE') = (balance is not null)
+    and (status = 'MADE') = (position is not null)
+  )
+);
+
 -- Append-only. An account's balance is the balance of its highest position, and the sum of all its amounts.
 create table ledger (
-  user_id  text not null,
-  position int not null check (position >= 1),
-  amount   bigint not null,
-  kind     text not null check (kind in ('OPENING', 'PAYMENT', 'REFUND')),
-  order_id text,
-  balance  bigint not null check (balance >= 0),
-  at       timestamptz not null,
+  user_id    text not null,
+  position   int not null check (position >= 1),
+  amount     bigint not null,
+  kind       text not null check (kind in ('OPENING', 'DEPOSIT', 'PAYMENT', 'REFUND')),
+  order_id   text,
+  deposit_id text,
+  balance    bigint not null check (balance >= 0),
+  at         timestamptz not null,
   primary key (user_id, position),
   constraint ledger_opens_once check ((kind = 'OPENING') = (position = 1)),
-  constraint ledger_of_an_order check ((kind = 'OPENING') = (order_id is null)),
+  constraint ledger_of_an_order check ((kind in ('PAYMENT', 'REFUND')) = (order_id is not null)),
+  constraint ledger_of_a_deposit check ((kind = 'DEPOSIT') = (deposit_id is not null)),
   constraint ledger_direction check (case kind when 'PAYMENT' then amount <= 0 else amount >= 0 end)
 );
 
@@ -48,3 +70,8 @@ create table ledger (
 create unique index ledger_once_per_order
   on ledger (order_id, kind)
   where order_id is not null;
+
+-- No deposit is made twice either.
+create unique index ledger_once_per_deposit
+  on ledger (deposit_id)
+  where deposit_id is not null;

@@ -2,9 +2,13 @@ import { expect, test } from "bun:test"
 import fc from "fast-check"
 import type { Outgoing } from "oncebox"
 import { decidedAt, decideWith, type Input } from "oncebox/testing"
-import { UserCreatedEvent } from "../../user/contract.ts"
+import { UserCreatedEvent, UserDeletedEvent } from "../../user/contract.ts"
 import {
+  AccountClosedEvent,
   AccountOpenedEvent,
+  DepositMadeEvent,
+  DepositMoneyCommand,
+  DepositRefusedEvent,
   PaymentFailedEvent,
   PaymentProcessedEvent,
   PaymentRefundedEvent,
@@ -21,13 +25,24 @@ const account = (user_id: string, balance: number): Account => ({
   opening_balance: balance,
   balance,
   position: 1,
-  opened_at: decidedAt
+  opened_at: decidedAt,
+  closed_at: null
 })
 const bank = { accounts: [account("ann", 10_000), account("bob", 500)] }
 
 const pay = (amount: number, userId = "ann", order = orderId) =>
   ProcessPaymentCommand.of({ orderId: order, userId, amount })
 const refund = (order = orderId) => RefundPaymentCommand.of({ orderId: order })
+
+const depositId = "00000000-0000-4000-8000-000000000011"
+const otherDepositId = "00000000-0000-4000-8000-000000000012"
+const deposit = (amount: number, userId = "ann", id = depositId) =>
+  DepositMoneyCommand.of({ userId, depositId: id, amount })
+const made = (amount: number, balance: number, position = 2) =>
+  DepositMadeEvent.of({ depositId, userId: "ann", amount, balance, position })
+const notMade = (reason: string, userId = "ann") => DepositRefusedEvent.of({ userId, depositId, reason })
+const close = (userId = "ann") => UserDeletedEvent.of({ userId })
+const most = 1_000_000_000_000
 
 const paid = (amount: number, balance: number, position = 2) =>
   PaymentProcessedEvent.of({ orderId, userId: "ann", amount, balance, position })
@@ -73,7 +88,32 @@ const cases: ReadonlyArray<readonly [string, ReadonlyArray<Input>, Outgoing, ann
     [pay(4000, "ann", otherId), pay(7000), refund(otherId), pay(7000)],
     failed("INSUFFICIENT_FUNDS"),
     10_000
-  ]
+  ],
+  ["a closed account pays nothing", [close(), pay(4000)], failed("ACCOUNT_CLOSED"), 10_000],
+  ["what a closed account paid before it is asked again", [pay(4000), close(), pay(4000)], paid(4000, 6000), 6000],
+  ["a closed account is given back what it paid", [pay(4000), close(), refund()], refunded(4000, 10_000), 10_000],
+  ["a deposit is added to the balance", [deposit(500)], made(500, 10_500), 10_500],
+  ["what was deposited can be spent", [deposit(500), pay(10_500)], paid(10_500, 0, 3), 0],
+  ["a deposit asked twice is made once", [deposit(500), deposit(500)], made(500, 10_500), 10_500],
+  ["a deposit asked twice with another amount is made as the first", [deposit(5), deposit(9)], made(5, 10_005), 10_005],
+  ["a deposit asked again says what it said", [deposit(500), pay(1), close(), deposit(500)], made(500, 10_500), 10_499],
+  ["a deposit may fill an account", [deposit(most - 10_000)], made(most - 10_000, most), most],
+  ["a deposit may not overfill it", [deposit(most - 9_999)], notMade("BALANCE_TOO_LARGE"), 10_000],
+  [
+    "a deposit that was refused stays refused, though there is room since",
+    [deposit(most - 9_999), pay(1), deposit(most - 9_999)],
+    notMade("BALANCE_TOO_LARGE"),
+    9_999
+  ],
+  [
+    "a refund may overfill an account",
+    [pay(4000), deposit(most - 6000), refund()],
+    refunded(4000, most + 4000, 4),
+    most + 4000
+  ],
+  ["who has no account deposits nothing", [deposit(1, "zoe")], notMade("USER_UNKNOWN", "zoe"), 10_000],
+  ["a closed account takes no deposit", [close(), deposit(1)], notMade("ACCOUNT_CLOSED"), 10_000],
+  ["a deleted user's account is closed", [close()], AccountClosedEvent.of({ userId: "ann" }), 10_000]
 ]
 
 test.each(cases)("%s", (_name, inputs, answer, annHas) => {
@@ -91,6 +131,10 @@ const repeated: ReadonlyArray<readonly [string, ReadonlyArray<Input>, Input]> = 
   ["a refund of a failed payment", [pay(10_001)], refund()],
   ["a refund that came first", [refund()], refund()],
   ["a refused payment", [refund()], pay(4000)],
+  ["a deposit", [deposit(500)], deposit(500)],
+  ["a refused deposit", [deposit(1, "zoe")], deposit(1, "zoe")],
+  ["an account's closing", [close()], close()],
+  ["an account's closing before it was opened", [close("eve")], close("eve")],
   ["an account's opening", [], UserCreatedEvent.of({ userId: "ann", balance: 10_000 })]
 ]
 
@@ -103,13 +147,24 @@ test.each(repeated)("%s, asked again, writes no row", (_name, before, again) => 
 test("the ledger has an entry for whatever moved money", () => {
   const open = UserCreatedEvent.of({ userId: "eve", balance: 900 })
 
-  const { rows } = decideWith(payment, {}, open, pay(400, "eve"), pay(600, "eve", otherId), refund(), refund(otherId))
+  const failing = [pay(600, "eve", otherId), refund(otherId), deposit(most, "eve", otherDepositId)]
+  const { rows } = decideWith(
+    payment,
+    {},
+    open,
+    pay(400, "eve"),
+    ...failing,
+    refund(),
+    deposit(70, "eve"),
+    close("eve")
+  )
 
-  const eve = { user_id: "eve", at: decidedAt }
+  const eve = { user_id: "eve", at: decidedAt, order_id: null, deposit_id: null }
   expect(rows.ledger).toEqual([
-    { ...eve, position: 1, kind: "OPENING", amount: 900, order_id: null, balance: 900 },
+    { ...eve, position: 1, kind: "OPENING", amount: 900, balance: 900 },
     { ...eve, position: 2, kind: "PAYMENT", amount: -400, order_id: orderId, balance: 500 },
-    { ...eve, position: 3, kind: "REFUND", amount: 400, order_id: orderId, balance: 900 }
+    { ...eve, position: 3, kind: "REFUND", amount: 400, order_id: orderId, balance: 900 },
+    { ...eve, position: 4, kind: "DEPOSIT", amount: 70, deposit_id: depositId, balance: 970 }
   ])
 })
 
@@ -130,13 +185,29 @@ test("an account that is open already says what it was opened with", () => {
   expect(rows.accounts).toContainEqual({ ...account("ann", 10_000), balance: 6000, position: 2 })
 })
 
+test("a user's end that overtakes the beginning leaves an account that is opened closed", () => {
+  const open = UserCreatedEvent.of({ userId: "eve", balance: 900 })
+
+  const inTurn = decideWith(payment, {}, open, close("eve"))
+  const overtaken = decideWith(payment, {}, close("eve"), pay(1, "eve"), open)
+
+  expect(overtaken.send).toEqual([AccountOpenedEvent.of({ userId: "eve", balance: 900, position: 1 })])
+  expect(overtaken.rows.accounts).toEqual([{ ...account("eve", 900), closed_at: decidedAt }])
+  expect(overtaken.rows.accounts).toEqual(inTurn.rows.accounts)
+  expect(overtaken.rows.ledger).toEqual(inTurn.rows.ledger)
+})
+
 test("whatever is asked, in whatever order, no money is lost and none is made", () => {
   const orders = fc.constantFrom(orderId, otherId)
   const asked = fc.tuple(fc.integer({ min: 1, max: 6000 }), fc.constantFrom("ann", "bob", "zoe"), orders)
+  const depositIds = fc.constantFrom(depositId, otherDepositId)
+  const deposits = fc.tuple(fc.integer({ min: 1, max: 6000 }), fc.constantFrom("ann", "bob", "zoe"), depositIds)
   const inputs = fc.array(
     fc.oneof(
       asked.map((asked) => pay(...asked)),
-      orders.map(refund)
+      orders.map(refund),
+      deposits.map((asked) => deposit(...asked)),
+      fc.constantFrom("ann", "bob").map(close)
     ),
     { maxLength: 12, size: "max" }
   )
@@ -148,8 +219,11 @@ test("whatever is asked, in whatever order, no money is lost and none is made", 
       for (const { user_id, opening_balance, balance, position } of rows.accounts) {
         const entries = rows.ledger.filter((entry) => entry.user_id === user_id)
         const paid = rows.payments.filter((row) => row.user_id === user_id && row.status === "PROCESSED")
-        expect(balance).toBe(opening_balance - paid.reduce((sum, { amount }) => sum + amount, 0))
-        expect(balance).toBe(opening_balance + entries.reduce((sum, { amount }) => sum + amount, 0))
+        const put = rows.deposits.filter((row) => row.user_id === user_id && row.status === "MADE")
+        const sum = (amounts: ReadonlyArray<{ readonly amount: number }>) =>
+          amounts.reduce((sum, { amount }) => sum + amount, 0)
+        expect(balance).toBe(opening_balance + sum(put) - sum(paid))
+        expect(balance).toBe(opening_balance + sum(entries))
         expect(balance).toBeGreaterThanOrEqual(0)
         // the opening is position 1; the ones after it follow without a gap
         expect(entries.map((entry) => entry.position)).toEqual(entries.map((_, index) => index + 2))

@@ -2,9 +2,14 @@ create table products (
   id         text primary key check (id ~ '^[A-Za-z0-9_-]{1,64}$'),
   name       text not null check (char_length(name) between 1 and 200),
   price      bigint not null check (price between 1 and 100000000),
-  quantity   int not null check (quantity >= 0),
+  quantity   bigint not null check (quantity >= 0),
+  status     text not null check (status in ('ACTIVE', 'DISCONTINUED')),
+  version    int not null check (version >= 1),
   created_at timestamptz not null
 );
+
+create index products_listed
+  on products (status, id);
 
 -- What an order has of the stock. A row without lines refuses the order for good.
 create table reservations (

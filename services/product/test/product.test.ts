@@ -9,7 +9,16 @@ import {
   ProductReservedEvent,
   ReserveProductCommand
 } from "../contract.ts"
-import { CreateProduct, product, type Product, type Reservation } from "../product.ts"
+import {
+  AddStock,
+  CreateProduct,
+  DiscontinueProduct,
+  EditProduct,
+  product,
+  productView,
+  type Product,
+  type Reservation
+} from "../product.ts"
 
 const orderId = "00000000-0000-4000-8000-000000000001"
 const otherId = "00000000-0000-4000-8000-000000000002"
@@ -19,6 +28,8 @@ const stocked = (id: string, price: number, quantity: number): Product => ({
   name: id,
   price,
   quantity,
+  status: "ACTIVE",
+  version: 1,
   created_at: decidedAt
 })
 const shop = { products: [stocked("teapot", 2000, 5), stocked("cup", 300, 5), stocked("palace", 100_000_000, 20_000)] }
@@ -29,6 +40,15 @@ const reserve = (items: Readonly<Record<string, number>>, order = orderId) =>
     items: Object.entries(items).map(([productId, quantity]) => ({ productId, quantity }))
   })
 const cancel = (order = orderId) => CancelProductReservationCommand.of({ orderId: order })
+const discontinue = (id: string, precondition: "*" | ReadonlyArray<string> = "*") => ({
+  request: DiscontinueProduct,
+  payload: { id, precondition }
+})
+const edit = (id: string, precondition: "*" | ReadonlyArray<string>) => ({
+  request: EditProduct,
+  payload: { id, name: "New", price: 7, precondition }
+})
+const add = (id: string, quantity: number) => ({ request: AddStock, payload: { id, quantity } })
 
 const reserved = ProductReservedEvent.of({
   orderId,
@@ -89,6 +109,30 @@ const cases: ReadonlyArray<readonly [string, ReadonlyArray<Input>, Outgoing, Rea
     [reserve({ cup: 1 }, otherId), reserve({ cup: 5 }), cancel(otherId), reserve({ cup: 5 })],
     failed("OUT_OF_STOCK", "cup"),
     full
+  ],
+  [
+    "a discontinued product fails the order",
+    [discontinue("cup"), reserve(table)],
+    failed("PRODUCT_DISCONTINUED", "cup"),
+    full
+  ],
+  [
+    "what was reserved of a discontinued product is still reserved",
+    [reserve(table), discontinue("cup"), reserve(table)],
+    reserved,
+    left
+  ],
+  [
+    "what was reserved of a discontinued product comes back with the cancel",
+    [reserve(table), discontinue("cup"), cancel()],
+    cancelled,
+    full
+  ],
+  [
+    "stock that was added can be ordered",
+    [add("teapot", 1), reserve({ teapot: 6 })],
+    ProductReservedEvent.of({ orderId, lines: [{ productId: "teapot", quantity: 6, price: 2000 }], total: 12_000 }),
+    { ...full, teapot: 0 }
   ]
 ]
 
@@ -116,11 +160,14 @@ test.each(repeated)("%s, asked again, writes no row", (_name, before, again) => 
 
 test("whatever is asked, in whatever order, no product is lost and none is made", () => {
   const orders = fc.constantFrom(orderId, otherId)
-  const items = fc.dictionary(fc.constantFrom("teapot", "cup"), fc.integer({ min: 1, max: 4 }), { minKeys: 1 })
+  const ids = fc.constantFrom("teapot", "cup")
+  const items = fc.dictionary(ids, fc.integer({ min: 1, max: 4 }), { minKeys: 1 })
   const inputs = fc.array(
     fc.oneof(
       fc.tuple(items, orders).map(([items, order]) => reserve(items, order)),
-      orders.map(cancel)
+      orders.map(cancel),
+      ids.map((id) => edit(id, "*")),
+      ids.map((id) => discontinue(id))
     ),
     {
       maxLength: 12,
@@ -165,7 +212,71 @@ test("a product is created once", () => {
   const first = decideWith(product, {}, spoon)
   const second = decideWith(product, {}, spoon, { ...spoon, payload: { ...payload, price: 200 } })
 
-  expect(first.reply).toEqual({ _tag: "created", product: { ...payload, createdAt: decidedAt.toISOString() } })
+  expect(first.reply).toEqual({
+    _tag: "created",
+    product: { ...payload, status: "ACTIVE", version: 1, createdAt: decidedAt.toISOString() }
+  })
   expect(second.reply).toEqual({ _tag: "exists" })
   expect(second.rows).toEqual(first.rows)
+})
+
+const cup = stocked("cup", 300, 5)
+const done = (change: Partial<Product>) => ({ _tag: "done", product: productView({ ...cup, ...change }) })
+
+const changes: ReadonlyArray<readonly [string, ReadonlyArray<Input>, Partial<Product>]> = [
+  [
+    "an edit changes name and price, and is a new version",
+    [edit("cup", ['"1"'])],
+    { name: "New", price: 7, version: 2 }
+  ],
+  ["an edit may name several versions", [edit("cup", ['"7"', '"1"'])], { name: "New", price: 7, version: 2 }],
+  ["an edit may be meant for any version", [edit("cup", "*")], { name: "New", price: 7, version: 2 }],
+  [
+    "stock that moves is no new version",
+    [reserve(table), edit("cup", ['"1"'])],
+    { name: "New", price: 7, version: 2, quantity: 0 }
+  ],
+  ["stock is added", [add("cup", 3)], { quantity: 8 }],
+  ["stock is added up to the most there can be", [add("cup", 999_999_995)], { quantity: 1_000_000_000 }],
+  ["a product is discontinued", [discontinue("cup")], { status: "DISCONTINUED", version: 2 }],
+  ["a product is discontinued in a version", [discontinue("cup", ['"1"'])], { status: "DISCONTINUED", version: 2 }]
+]
+
+test.each(changes)("%s", (_name, inputs, change) => {
+  const { reply, rows } = decideWith(product, shop, ...inputs)
+
+  expect(rows.products).toContainEqual({ ...cup, ...change })
+  expect(reply).toEqual(done(change))
+})
+
+const noChanges: ReadonlyArray<readonly [string, ReadonlyArray<Input>, Input, object]> = [
+  ["an edit of nothing", [], edit("spoon", "*"), { _tag: "unknown" }],
+  ["an edit of an older version", [edit("cup", "*")], edit("cup", ['"1"']), { _tag: "stale", version: 2 }],
+  ["an edit of no version", [], edit("cup", []), { _tag: "stale", version: 1 }],
+  ["an edit of a weak ETag", [], edit("cup", ['W/"1"']), { _tag: "stale", version: 1 }],
+  ["an edit of what is discontinued", [discontinue("cup")], edit("cup", ['"1"']), { _tag: "discontinued" }],
+  ["discontinuing nothing", [], discontinue("spoon"), { _tag: "unknown" }],
+  ["discontinuing another version", [], discontinue("cup", ['"2"']), { _tag: "stale", version: 1 }],
+  [
+    "discontinuing it again",
+    [discontinue("cup")],
+    discontinue("cup", ['"1"']),
+    done({ status: "DISCONTINUED", version: 2 })
+  ],
+  ["stock of nothing", [], add("spoon", 1), { _tag: "unknown" }],
+  ["stock of what is discontinued", [discontinue("cup")], add("cup", 1), { _tag: "discontinued" }],
+  ["more stock than there can be", [], add("cup", 999_999_996), { _tag: "full", quantity: 5 }]
+]
+
+test.each(noChanges)("%s changes no row", (_name, before, input, answer) => {
+  const { put, reply } = decideWith(product, shop, ...before, input)
+
+  expect(put).toBeUndefined()
+  expect(reply).toEqual(answer)
+})
+
+test("a cancel is never refused, even if more stock came than there was room for", () => {
+  const full = decideWith(product, shop, reserve({ cup: 5 }), add("cup", 1_000_000_000), cancel())
+
+  expect(stockOf(full.rows)).toMatchObject({ cup: 1_000_000_005 })
 })

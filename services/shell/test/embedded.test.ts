@@ -32,13 +32,21 @@ const url = (service: ServiceName, path: string) => `${embedded.urls.get(service
 
 const get = (service: ServiceName, path: string) => fetch(url(service, path), { signal: AbortSignal.timeout(10_000) })
 
-const post = (service: ServiceName, path: string, body: unknown, headers: Readonly<Record<string, string>> = {}) =>
+type Headers = Readonly<Record<string, string>>
+const send = (method: string, service: ServiceName, path: string, body: unknown, headers: Headers = {}) =>
   fetch(url(service, path), {
-    method: "POST",
+    method,
     headers: { "Content-Type": "application/json", ...headers },
-    body: JSON.stringify(body),
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     signal: AbortSignal.timeout(40_000)
   })
+
+const post = (service: ServiceName, path: string, body: unknown, headers?: Headers) =>
+  send("POST", service, path, body, headers)
+const put = (service: ServiceName, path: string, body: unknown, headers?: Headers) =>
+  send("PUT", service, path, body, headers)
+const remove = (service: ServiceName, path: string, headers?: Headers) =>
+  send("DELETE", service, path, undefined, headers)
 
 const query = async (options: ConnectionOptions, text: string): Promise<ReadonlyArray<object>> => {
   const sql = connect(options, { name: "test", max: 1 })
@@ -121,6 +129,179 @@ describe("an order", () => {
     expect(sent.map(({ status }) => status)).toEqual([202, 202, 202, 202])
     for (const other of others) expect<unknown>(other).toEqual(first)
     expect((await post("order", "/orders", { ...body, userId: "other" }, key)).status).toBe(422)
+  })
+})
+
+const idsOf = async (service: ServiceName, path: string) => {
+  const { items } = await bodyOf<{ items: ReadonlyArray<{ id: string }> }>(await get(service, path))
+  return items.map(({ id }) => id)
+}
+
+describe("a product", () => {
+  test("is edited by one of two who have seen the same version, whatever stock moves meanwhile", async () => {
+    await stocked({ id: "edited", quantity: 3 })
+    const etag = (await get("product", "/products/edited")).headers.get("ETag") ?? ""
+    expect((await post("product", "/products/edited/stock", { quantity: 4 })).status).toBe(200)
+
+    const edits = ["One", "Other"].map((name) =>
+      put("product", "/products/edited", { name, price: 10 }, { "If-Match": etag })
+    )
+    const statuses = (await Promise.all(edits)).map(({ status }) => status)
+
+    expect(statuses.toSorted()).toEqual([200, 412])
+    const name = statuses[0] === 200 ? "One" : "Other"
+    expect(await bodyOf(await get("product", "/products/edited"))).toMatchObject({ name, price: 10, quantity: 7 })
+  })
+
+  test("gets stock once for each key", async () => {
+    await stocked({ id: "restocked", quantity: 3 })
+    const key = { "Idempotency-Key": "delivery-1" }
+
+    const sent = await Promise.all(
+      [1, 2, 3].map(() => post("product", "/products/restocked/stock", { quantity: 2 }, key))
+    )
+
+    expect(sent.map(({ status }) => status)).toEqual([200, 200, 200])
+    expect(await bodyOf(await get("product", "/products/restocked"))).toMatchObject({ quantity: 5 })
+    expect((await post("product", "/products/edited/stock", { quantity: 2 }, key)).status).toBe(422)
+  })
+
+  test("that is discontinued is in no list that does not ask for it, and can't be ordered", async () => {
+    const { id: userId } = await newcomer(10_000)
+    await stocked({ id: "discontinued", quantity: 3 })
+
+    expect((await remove("product", "/products/discontinued", { "If-Match": '"7"' })).status).toBe(412)
+    expect((await remove("product", "/products/discontinued", { "If-Match": '"1"' })).status).toBe(204)
+    expect((await remove("product", "/products/discontinued")).status).toBe(204)
+
+    expect(await idsOf("product", "/products?limit=100")).not.toContain("discontinued")
+    expect(await idsOf("product", "/products?status=DISCONTINUED")).toEqual(["discontinued"])
+    const found = await get("product", "/products/discontinued")
+    expect(found.headers.get("ETag")).toBe('"2"')
+    expect(await bodyOf(found)).toMatchObject({ status: "DISCONTINUED", quantity: 3 })
+    const order = { userId, items: [{ productId: "discontinued", quantity: 1 }] }
+    expect(await bodyOf(await post("order", "/orders", order, { Prefer: "wait=20" }))).toMatchObject({
+      status: "REJECTED",
+      reason: "PRODUCT_DISCONTINUED"
+    })
+  })
+})
+
+describe("a user", () => {
+  test("is edited in the version that was seen, whatever money moves meanwhile", async () => {
+    const { id } = await newcomer(1_000)
+    const etag = { "If-Match": (await get("user", `/users/${id}`)).headers.get("ETag") ?? "" }
+    expect((await post("user", `/users/${id}/deposits`, { amount: 5 }, { Prefer: "wait=20" })).status).toBe(200)
+
+    const first = await put("user", `/users/${id}`, { name: "Anna", email: "a@example.org" }, etag)
+    const second = await put("user", `/users/${id}`, { name: "Ann", email: "b@example.org" }, etag)
+
+    expect([first.status, second.status]).toEqual([200, 412])
+    expect(second.headers.get("ETag")).toBe('"2"')
+    expect(await bodyOf(await get("user", `/users/${id}`))).toMatchObject({ name: "Anna", balance: 1_005 })
+  })
+
+  test("deposits money once for each key, and the balance includes it when that is answered", async () => {
+    const { id } = await newcomer(1_000)
+    const key = { "Idempotency-Key": `deposit-${id}`, Prefer: "wait=20" }
+
+    const sent = await Promise.all([1, 2, 3].map(() => post("user", `/users/${id}/deposits`, { amount: 70 }, key)))
+
+    expect(sent.map(({ status }) => status)).toEqual([200, 200, 200])
+    expect(await bodyOf(await get("user", `/users/${id}`))).toMatchObject({ balance: 1_070 })
+    const [deposit, ...others] = await Promise.all(sent.map((response) => bodyOf<{ id: string }>(response)))
+    expect(deposit).toMatchObject({ userId: id, amount: 70, status: "MADE", reason: null })
+    for (const other of others) expect<unknown>(other).toEqual(deposit)
+    expect<unknown>(await bodyOf(await get("user", `/users/${id}/deposits/${deposit?.id}`))).toEqual(deposit)
+    const entries = `select kind, amount, balance from ledger where user_id = '${id}' order by position`
+    expect(await query(embedded.owner("payments"), entries)).toEqual([
+      { kind: "OPENING", amount: 1_000, balance: 1_000 },
+      { kind: "DEPOSIT", amount: 70, balance: 1_070 }
+    ])
+  })
+
+  test("whose deposit is asked for again, in another message, has it once", async () => {
+    const { id } = await newcomer(1_000)
+    const response = await post("user", `/users/${id}/deposits`, { amount: 70 }, { Prefer: "wait=20" })
+    const deposit = await bodyOf<{ id: string }>(response)
+
+    // as if the answer had never come
+    const forgotten = `update deposits set status = 'PENDING', due_at = now() where id = '${deposit.id}'`
+    await query(embedded.owner("users"), forgotten)
+    await until("the answer", 10_000, async () => {
+      const found = await bodyOf(await get("user", `/users/${id}/deposits/${deposit.id}`))
+      return found["status"] === "MADE"
+    })
+
+    const asked = `select 1 from outbox where type = 'DepositMoneyCommand' and payload ->> 'depositId' = '${deposit.id}'`
+    expect(await query(embedded.owner("users"), asked)).toHaveLength(2)
+    const entries = `select 1 from ledger where deposit_id = '${deposit.id}'`
+    expect(await query(embedded.owner("payments"), entries)).toHaveLength(1)
+    expect(await bodyOf(await get("user", `/users/${id}`))).toMatchObject({ balance: 1_070 })
+  })
+
+  test("hears that a deposit is too large", async () => {
+    const { id } = await newcomer(1_000)
+
+    const amount = 1_000_000_000_000
+    const response = await post("user", `/users/${id}/deposits`, { amount }, { Prefer: "wait=20" })
+
+    expect(response.status).toBe(200)
+    expect(await bodyOf(response)).toMatchObject({ status: "REFUSED", reason: "BALANCE_TOO_LARGE" })
+  })
+
+  test("who is closed is in no list that does not ask for it, and can neither pay nor deposit", async () => {
+    const { id: userId } = await newcomer(10_000)
+    await stocked({ id: "too-late", quantity: 1 })
+
+    expect((await remove("user", `/users/${userId}`)).status).toBe(204)
+    expect((await remove("user", `/users/${userId}`)).status).toBe(204)
+
+    expect(await idsOf("user", "/users?limit=100")).not.toContain(userId)
+    expect(await idsOf("user", "/users?status=CLOSED&limit=100")).toContain(userId)
+    expect(await bodyOf(await get("user", `/users/${userId}`))).toMatchObject({ status: "CLOSED", balance: 10_000 })
+    expect((await post("user", `/users/${userId}/deposits`, { amount: 1 })).status).toBe(409)
+    const closed = `select 1 from accounts where user_id = '${userId}' and closed_at is not null`
+    await until("the account's end", 10_000, async () => {
+      return (await query(embedded.owner("payments"), closed)).length === 1
+    })
+    const order = { userId, items: [{ productId: "too-late", quantity: 1 }] }
+    expect(await bodyOf(await post("order", "/orders", order, { Prefer: "wait=20" }))).toMatchObject({
+      status: "REJECTED",
+      reason: "ACCOUNT_CLOSED"
+    })
+  })
+})
+
+describe("the ledger's own fences", () => {
+  const depositId = "00000000-0000-7000-8000-000000000001"
+  const entry = (position: number, kind: string, orderId: string | null, deposit: string | null) =>
+    `insert into ledger values ('fenced', ${position}, 1, '${kind}', ${quoted(orderId)}, ${quoted(deposit)}, 1, now())`
+  const quoted = (text: string | null) => (text === null ? "null" : `'${text}'`)
+
+  beforeAll(() => query(embedded.owner("payments"), entry(2, "DEPOSIT", null, depositId)))
+  afterAll(() => query(embedded.owner("payments"), "delete from ledger where user_id = 'fenced'"))
+
+  const refused: Readonly<Record<string, readonly [string, string]>> = {
+    "a deposit made twice": [entry(3, "DEPOSIT", null, depositId), "ledger_once_per_deposit"],
+    "a deposit without an id": [entry(3, "DEPOSIT", null, null), "ledger_of_a_deposit"],
+    "a refund with a deposit's id": [entry(3, "REFUND", "o", depositId), "ledger_of_a_deposit"],
+    "a deposit of an order": [entry(3, "DEPOSIT", "o", "another"), "ledger_of_an_order"],
+    "a refund of no order": [entry(3, "REFUND", null, null), "ledger_of_an_order"],
+    "a deposit that takes": [entry(3, "DEPOSIT", null, "another").replace(", 1,", ", -1,"), "ledger_direction"],
+    "a deposit as the opening": [entry(1, "DEPOSIT", null, "another"), "ledger_opens_once"],
+    "an entry of another kind": [entry(3, "GIFT", null, null), "ledger_kind_check"]
+  }
+  for (const [what, [statement, constraint]] of Object.entries(refused)) {
+    test(`refuse ${what}`, async () => {
+      await expect(query(embedded.owner("payments"), statement)).rejects.toThrow(constraint)
+    })
+  }
+
+  test("refuse an account that has no entry and is not closed", async () => {
+    const open = "insert into accounts values ('fenced', 0, 0, 0, now(), null)"
+
+    await expect(query(embedded.owner("payments"), open)).rejects.toThrow("accounts_without_a_ledger_are_closed")
   })
 })
 

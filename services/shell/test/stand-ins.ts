@@ -76,8 +76,26 @@ export const withApp = async (
   }
 }
 
-export const json = (body: unknown, headers: Readonly<Record<string, string>> = {}): RequestInit => ({
-  method: "POST",
+/** What a service answers to one request whose decision, should it come to one, replies with this. */
+export const answerTo = async (
+  routes: (edge: Edge) => Effect.Effect<Hono, never, Scope.Scope>,
+  path: string,
+  init: RequestInit,
+  reply: object
+) => {
+  const { edge, submitted } = standIn(() => Effect.succeed(reply))
+  let answer = new Response()
+  await withApp(edge, routes(edge), async (app) => void (answer = await app.request(path, init)))
+  const { status, headers } = answer
+  return { status, etag: headers.get("ETag"), location: headers.get("Location"), text: await answer.text(), submitted }
+}
+
+export const json = (
+  body: unknown,
+  headers: Readonly<Record<string, string>> = {},
+  method: "POST" | "PUT" = "POST"
+): RequestInit => ({
+  method,
   body: typeof body === "string" ? body : JSON.stringify(body),
   headers: { "Content-Type": "application/json", ...headers }
 })
