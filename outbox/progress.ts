@@ -30,7 +30,8 @@ export const progressOf = (definition: SagaDefinition, saga: SagaRow): Progress 
     .slice(0, at + 1)
     .filter(({ undo }) => undo !== undefined && !saga.seen.includes(undo.done.type))
     .toReversed()
-  const [current, ...others] = saga.coordination === "choreography" ? left : [step, ...left.filter((one) => one !== step)]
+  const [current, ...others] =
+    saga.coordination === "choreography" ? left : [step, ...left.filter((one) => one !== step)]
   const messages = current?.undo === undefined ? [] : [current.undo.done.type]
   return {
     done: names(others.toReversed()),

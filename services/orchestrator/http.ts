@@ -7,7 +7,7 @@ import { answer } from "../shell/http.ts"
 import { takeOrder } from "../shell/new-order.ts"
 import { pathId, readPage, toPage } from "../shell/request.ts"
 import { StartOrder } from "./orchestrator.ts"
-import type { Queries } from "./queries.ts"
+import { StateFilter, waitingSince, type Queries } from "./queries.ts"
 
 export const routes = Effect.fnUntraced(function* (edge: Edge, queries: Queries) {
   const outcomes = yield* waitersFor(edge, queries.ended)
@@ -21,7 +21,7 @@ export const routes = Effect.fnUntraced(function* (edge: Edge, queries: Queries)
     .get(
       "/sagas",
       answer(function* (c) {
-        const page = yield* readPage(c, OrderId)
+        const page = yield* readPage(c, OrderId, { state: StateFilter })
         return c.json(toPage(yield* read(edge, () => queries.sagas(page)), page))
       })
     )
@@ -30,7 +30,8 @@ export const routes = Effect.fnUntraced(function* (edge: Edge, queries: Queries)
       answer(function* (c) {
         const id = yield* pathId(c, OrderId)
         const saga = yield* found(edge, id, () => queries.saga(id))
-        return c.json({ ...saga, log: yield* read(edge, () => queries.log(id)) })
+        const log = yield* read(edge, () => queries.log(id))
+        return c.json({ ...saga, waitingSince: waitingSince(saga, log), log })
       })
     )
 })

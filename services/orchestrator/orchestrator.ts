@@ -42,6 +42,8 @@ export const orchestrator = Orchestrator.make("orchestrator", [placeOrder, payFi
 
 const definitionName = Schema.decodeUnknownSync(DefinitionName)
 
+export const definitionOf = ({ definition }: Pick<SagaRow, "definition">) => definitions[definitionName(definition)]
+
 const statusOf: Readonly<Record<SagaRow["state"], OrderStatus>> = {
   RUNNING: "CREATED",
   COMPENSATING: "CANCELLING",
@@ -54,7 +56,7 @@ export const orderView = (
   saga: Pick<SagaRow, "id" | "definition" | "state" | "data" | "reason" | "coordination" | "started_at">
 ): OrderView => {
   const definition = definitionName(saga.definition)
-  const { userId, items, lines, total } = definitions[definition].decode(saga.data)
+  const { userId, items, lines, total } = definitionOf(saga).decode(saga.data)
   return {
     id: saga.id,
     sagaId: saga.id,

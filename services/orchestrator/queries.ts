@@ -1,9 +1,15 @@
 /** What the orchestrator's API reads. */
-import { Saga, type SagaRow, type Sql } from "oncebox"
+import { Schema } from "effect"
+import { progressOf, Saga, SagaState, type SagaRow, type Sql } from "oncebox"
 import type { Page } from "../shell/request.ts"
-import { orderView } from "./orchestrator.ts"
+import { definitionOf, orderView } from "./orchestrator.ts"
 
 const { sagas, saga_log } = Saga.tables
+
+/** A saga is stuck when what it waits for was asked for more often than this, and still is. */
+const stuckAfter = 3
+
+export const StateFilter = Schema.Literals([...SagaState.literals, "stuck"])
 
 // a saga that can't be ended for days asks again and again
 const logLimit = 1_000
@@ -20,11 +26,13 @@ export const makeQueries = (sql: Sql) => ({
   },
 
   /** The newest first: ids grow with time. */
-  sagas: async ({ limit, after }: Page) => {
+  sagas: async ({ limit, after, where: { state } }: Page<{ readonly state?: typeof StateFilter.Type }>) => {
     const rows = await sql`
       select id, definition, version, state, step, attempt, position, coordination, seen, data, reason, deadline, due_at, started_at, ended_at
       from sagas
-      ${after === undefined ? sql`` : sql`where id < ${after}`}
+      where true
+        ${after === undefined ? sql`` : sql`and id < ${after}`}
+        ${state === undefined ? sql`` : state === "stuck" ? sql`and due_at is not null and attempt > ${stuckAfter}` : sql`and state = ${state}`}
       order by id desc
       limit ${limit + 1}`
     return rows.map((row) => sagaView(sagas.decode(row)))
@@ -51,8 +59,20 @@ export const makeQueries = (sql: Sql) => ({
   }
 })
 
+/** Since when a saga waits for what it waits for: the first of the log's last entries that are of the same step. */
+export const waitingSince = (
+  { endedAt }: { readonly endedAt: string | null },
+  log: ReadonlyArray<{ readonly at: string; readonly state: string; readonly step: string }>
+): string | null => {
+  const last = log.at(-1)
+  if (endedAt !== null || last === undefined) return null
+  const before = log.findLastIndex(({ state, step }) => state !== last.state || step !== last.step)
+  return log[before + 1]?.at ?? null
+}
+
 const sagaView = (saga: SagaRow) => ({
   id: saga.id,
+  ...progressOf(definitionOf(saga), saga),
   definition: saga.definition,
   version: saga.version,
   state: saga.state,

@@ -1,12 +1,13 @@
 /** The order service's routes. */
 import { Effect } from "effect"
 import { Hono } from "hono"
-import { OrderId } from "../shell/bounds.ts"
+import { Id, OrderId } from "../shell/bounds.ts"
 import { accepted, found, read, submit, waitersFor, type Edge } from "../shell/edge.ts"
 import { answer } from "../shell/http.ts"
 import { takeOrder } from "../shell/new-order.ts"
 import { problem } from "../shell/problem.ts"
 import { notFound, pathId, readPage, toPage } from "../shell/request.ts"
+import { OrderStatus } from "./contract.ts"
 import { ArchiveOrder, CancelOrder, PlaceOrder } from "./order.ts"
 import type { Queries } from "./queries.ts"
 
@@ -22,7 +23,7 @@ export const routes = Effect.fnUntraced(function* (edge: Edge, queries: Queries)
     .get(
       "/orders",
       answer(function* (c) {
-        const page = yield* readPage(c, OrderId)
+        const page = yield* readPage(c, OrderId, { status: OrderStatus, user: Id })
         return c.json(toPage(yield* read(edge, () => queries.orders(page)), page))
       })
     )

@@ -1,9 +1,15 @@
 /** What the order service's API reads. */
 import type { Sql } from "oncebox"
 import type { Page } from "../shell/request.ts"
+import type { OrderStatus } from "./contract.ts"
 import { orders, ordersHistory, orderView } from "./order.ts"
 
 const view = (row: unknown) => orderView(orders.decode(row))
+
+interface OrderFilter {
+  readonly status?: OrderStatus
+  readonly user?: string
+}
 
 export type Queries = ReturnType<typeof makeQueries>
 
@@ -17,11 +23,14 @@ export const makeQueries = (sql: Sql) => ({
   },
 
   /** The newest first: ids grow with time. */
-  orders: async ({ limit, after }: Page) => {
+  orders: async ({ limit, after, where: { status, user } }: Page<OrderFilter>) => {
     const rows = await sql`
       select id, user_id, items, lines, total, status, reason, coordination, definition, created_at, archived_at, due_at
       from orders
-      where archived_at is null ${after === undefined ? sql`` : sql`and id < ${after}`}
+      where archived_at is null
+        ${after === undefined ? sql`` : sql`and id < ${after}`}
+        ${status === undefined ? sql`` : sql`and status = ${status}`}
+        ${user === undefined ? sql`` : sql`and user_id = ${user}`}
       order by id desc
       limit ${limit + 1}`
     return rows.map(view)

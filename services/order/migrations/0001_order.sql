@@ -24,6 +24,9 @@ create index orders_due
   on orders (due_at)
   where due_at is not null;
 
+create index orders_of_user
+  on orders (user_id, id);
+
 -- An order comes to each status once: the key is a fence of its own.
 create table orders_history (
   order_id uuid not null,
