@@ -8,6 +8,7 @@
  * it started with.
  */
 import { Duration, Schema } from "effect"
+import { hashOf } from "./hash.ts"
 import { Coordination, type AnyContract, type Contract, type Outgoing } from "./message.ts"
 import type { Context, Decision } from "./participant.ts"
 import { Table, type RowOf } from "./table.ts"
@@ -247,14 +248,7 @@ const wait = (
 /** The wait doubles with each attempt. Sagas that were held up together don't ask again together: each adds up to a quarter of its own. */
 export const waitMs = (saga: SagaRow, step: AnyStep, attempt: number): number => {
   const wait = Math.max(step.deadlineMs, Math.min(longestWaitMs, step.deadlineMs * 2 ** (attempt - 1)))
-  return attempt === 1 ? wait : Math.round(wait * (1 + jitter(`${saga.id} ${step.name} ${attempt}`) / 4))
-}
-
-/** A number in [0, 1) that the text determines (FNV-1a). */
-const jitter = (text: string): number => {
-  let hash = 0x811c9dc5
-  for (let index = 0; index < text.length; index++) hash = Math.imul(hash ^ text.charCodeAt(index), 0x01000193)
-  return (hash >>> 0) / 2 ** 32
+  return attempt === 1 ? wait : Math.round(wait * (1 + hashOf(`${saga.id} ${step.name} ${attempt}`) / 2 ** 34))
 }
 
 const end = (saga: SagaRow, context: Context): Advance => {

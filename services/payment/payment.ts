@@ -16,6 +16,7 @@ import {
   Position,
   Reason
 } from "../shell/bounds.ts"
+import { failedOnDemand, failsOnDemand, failureRules } from "../shell/failures.ts"
 import { UserCreatedEvent, UserDeletedEvent } from "../user/contract.ts"
 import {
   AccountClosedEvent,
@@ -79,7 +80,7 @@ export const ledger = Table.log("ledger", {
 export type LedgerEntry = RowOf<typeof ledger>
 
 // payments come first: whose account a refund touches is told by the payment
-const tables = { payments, deposits, accounts, ledger }
+const tables = { payments, deposits, accounts, ledger, failure_rules: failureRules }
 
 export const payment = Participant.make("payment", tables)
   .on(UserCreatedEvent, {
@@ -115,8 +116,12 @@ export const payment = Participant.make("payment", tables)
     }
   })
   .on(ProcessPaymentCommand, {
-    touches: { payments: ({ orderId }) => [orderId], accounts: ({ userId }) => [userId] },
-    decide: ({ payments, accounts }, command, { now }) => {
+    touches: {
+      payments: ({ orderId }) => [orderId],
+      accounts: ({ userId }) => [userId],
+      failure_rules: () => ["pay"]
+    },
+    decide: ({ payments, accounts, failure_rules }, command, { now }) => {
       const { orderId, userId, amount } = command
       const earlier = payments.get(orderId)
       if (earlier !== undefined) return { send: [outcomeOf(earlier, command)] }
@@ -124,6 +129,7 @@ export const payment = Participant.make("payment", tables)
       const account = accounts.get(userId)
       if (account === undefined) return failed(asked, "USER_UNKNOWN", command)
       if (account.closed_at !== null) return failed(asked, "ACCOUNT_CLOSED", command)
+      if (failsOnDemand(failure_rules.get("pay"), orderId, amount)) return failed(asked, failedOnDemand, command)
       return account.balance < amount
         ? failed(asked, "INSUFFICIENT_FUNDS", command)
         : processed(asked, account, command, now)

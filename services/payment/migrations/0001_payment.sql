@@ -75,3 +75,11 @@ create unique index ledger_once_per_order
 create unique index ledger_once_per_deposit
   on ledger (deposit_id)
   where deposit_id is not null;
+
+-- Failures on demand, for demonstrations and tests. The service may only read it.
+create table failure_rules (
+  step    text primary key,
+  above   bigint check (above >= 0),
+  percent int not null default 0 check (percent between 0 and 100),
+  seed    text not null default ''
+);
