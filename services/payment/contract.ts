@@ -5,7 +5,18 @@
  */
 import { Schema } from "effect"
 import { Topic } from "oncebox"
-import { Amount, Balance, DepositAmount, DepositId, Id, order, OrderId, Position, Reason } from "../shell/bounds.ts"
+import {
+  Amount,
+  Balance,
+  DepositAmount,
+  DepositId,
+  Id,
+  order,
+  OrderId,
+  PaymentMethod,
+  Position,
+  Reason
+} from "../shell/bounds.ts"
 
 export const paymentsCommands = Topic.commands("payments-commands")
 export const paymentsEvents = Topic.events("payments-events")
@@ -18,7 +29,7 @@ export type Movement = typeof Movement.Type
 
 export const ProcessPaymentCommand = paymentsCommands.message(
   "ProcessPaymentCommand",
-  { orderId: OrderId, userId: Id, amount: Amount, order },
+  { orderId: OrderId, userId: Id, amount: Amount, payment: PaymentMethod, order },
   { key: "orderId" }
 )
 

@@ -47,6 +47,7 @@ const order = (id: string, items: Planned["body"]["items"]) => ({
   items,
   lines: null,
   total: null,
+  payment: { method: "account" } as const,
   status: "REJECTED" as const,
   reason: "OUT_OF_STOCK",
   coordination: "orchestration" as const,

@@ -23,7 +23,8 @@ const account = {
   opened_at: decidedAt,
   closed_at: null
 }
-const pay = (amount: number) => ProcessPaymentCommand.of({ orderId, userId: "ann", amount })
+const pay = (amount: number) =>
+  ProcessPaymentCommand.of({ orderId, userId: "ann", amount, payment: { method: "account" } })
 
 describe("a rule", () => {
   test("declines payments above its amount, and no others", () => {

@@ -16,6 +16,7 @@ const orderOf = (id: string, change: Partial<OrderView> = {}): OrderView => ({
   userId: "u1",
   items: body.items,
   total: null,
+  payment: { method: "account" },
   status: "CREATED",
   reason: null,
   coordination: "orchestration",
