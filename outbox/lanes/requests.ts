@@ -4,7 +4,8 @@
  */
 import { Deferred, Effect, Queue, Schedule, Schema } from "effect"
 import { passLimit, type LaneContext } from "./lane.ts"
-import { runPass, type Outcome, type RequestInput } from "../pass.ts"
+import type { Outcome, RequestInput } from "../inputs.ts"
+import { runPass } from "../pass.ts"
 import type { Coordination, Request } from "../message.ts"
 import type { StoreError, StoreLane } from "../store/store.ts"
 
