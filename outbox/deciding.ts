@@ -2,7 +2,8 @@
  * The state of one attempt at a pass: what is loaded, decided and to be written so far. No I/O in here: an attempt that
  * comes to nothing is thrown away whole.
  */
-import { seal, type OutboxMessage } from "./message.ts"
+import { sealCall, type OutgoingCall } from "./call.ts"
+import { seal, type Origin, type OutboxMessage } from "./message.ts"
 import type { Context, Decision, Cause } from "./participant.ts"
 import { deadLetterCopy } from "./delivery/dead-letter.ts"
 import {
@@ -17,13 +18,15 @@ import {
   type UnreadableInput
 } from "./inputs.ts"
 import { bucketOf } from "./store/inbox.ts"
-import { parkedKey, type DeadLetter, type Load, type Transaction } from "./store/store.ts"
+import { otherRequest, sameRequest } from "./store/calls.ts"
+import { parkedKey, type DeadLetter, type Load, type NewCall, type Transaction, type Writes } from "./store/store.ts"
 import { NotLoaded, WorkingSet, type AnyTable, type Rows, type Tables } from "./table.ts"
 
 export class Pass {
   readonly working: WorkingSet
   readonly outbox: Array<OutboxMessage> = []
   readonly parked: Array<DeadLetter> = []
+  private readonly calls = new Map<string, NewCall>()
   readonly outcomes: Array<Outcome> = []
   readonly newFaults = new Map<Input, Fault>()
   readonly claims: Array<{ readonly id: string; readonly bucket: number }> = []
@@ -133,6 +136,15 @@ export class Pass {
     }
   }
 
+  writes(): Writes {
+    return { changes: this.working.changes(), outbox: this.outbox, calls: this.asked(), parked: this.parked }
+  }
+
+  /** The calls asked for in this pass. */
+  asked(): ReadonlyArray<NewCall> {
+    return [...this.calls.values()]
+  }
+
   private decideOne(
     input: Input,
     transaction: Pick<Transaction, "now" | "claimed" | "settled">,
@@ -168,12 +180,14 @@ export class Pass {
 
   private run(input: MessageInput | RequestInput, now: Date): Outcome | "cut" {
     const context: Context = { ...causeOf(input), now, newId: this.environment.newId }
-    const origin = { ...context, causation: context.type.startsWith("due ") ? null : context.id }
+    const origin = { ...context, causation: input._tag === "message" ? context.id : input.causation }
     try {
       const decision = input.handler.decide(this.view, input.payload, context)
       const messages = (decision.send ?? []).map((outgoing) => seal(outgoing, origin, this.environment.newId))
+      const calls = this.newCalls(decision.call ?? [], origin)
       this.working.apply(this.putsOf(input, decision))
       this.outbox.push(...messages)
+      for (const call of calls) this.calls.set(call.id, call)
       return { _tag: "done", reply: decision.reply }
     } catch (error) {
       // rows that an earlier message of this pass gave a reason to load: they are loaded by the next pass
@@ -181,6 +195,18 @@ export class Pass {
       this.newFaults.set(input, decisionFailed(error))
       return { _tag: "failed", message: "" }
     }
+  }
+
+  /** Of the calls asked for, those that no earlier decision of this pass asked for. */
+  private newCalls(asked: ReadonlyArray<OutgoingCall>, origin: Origin): ReadonlyArray<NewCall> {
+    const fresh = new Map<string, NewCall>()
+    for (const each of asked) {
+      const call = sealCall(each, origin, this.environment.calls)
+      const earlier = this.calls.get(call.id) ?? fresh.get(call.id)
+      if (earlier === undefined) fresh.set(call.id, call)
+      else if (!sameRequest(earlier, call)) throw new Error(otherRequest(call.id))
+    }
+    return [...fresh.values()]
   }
 
   private putsOf(input: MessageInput | RequestInput, decision: Decision<Tables>) {

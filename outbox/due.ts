@@ -56,7 +56,7 @@ const attemptDue = Effect.fnUntraced(function* (
     })
     const [only] = inputs
     yield* transaction
-      .commit({ changes: pass.working.changes(), outbox: pass.outbox, parked: [] })
+      .commit(pass.writes())
       .pipe(
         Effect.catchTag("RowRefused", (refused) =>
           inputs.length === 1 && only !== undefined
@@ -66,7 +66,7 @@ const attemptDue = Effect.fnUntraced(function* (
             : Effect.fail(refused)
         )
       )
-    if (failed.length === 0 || inputs.length > 1) environment.committed(pass.outbox)
+    if (failed.length === 0 || inputs.length > 1) environment.committed(pass.outbox, pass.asked())
     return { decided: pass.outcomes.length - failed.length, failed }
   }).pipe(Effect.onError(() => transaction.rollback))
 })
@@ -85,6 +85,7 @@ const dueRow = (input: DueInput, row: object, id: string): RequestInput => {
       coordination: "orchestration",
       traceparent: null
     },
+    causation: null,
     payload: decoded,
     handler: input.handler,
     idempotencyKey: "",

@@ -2,9 +2,9 @@
 import { Schema } from "effect"
 import type { Envelope, OutboxMessage } from "./message.ts"
 import type { BrokerRecord } from "./broker/broker.ts"
-import type { AnyHandler, Cause } from "./participant.ts"
+import type { AnyHandler, Cause, Participant } from "./participant.ts"
 import type { InboxWindow } from "./store/inbox.ts"
-import type { DeadLetter, ParkReason, StoreLane } from "./store/store.ts"
+import type { DeadLetter, NewCall, ParkReason, StoreLane } from "./store/store.ts"
 import { Table, type AnyTable, type Tables } from "./table.ts"
 
 /** A decoded message from a topic. `redrive` says that it lies in the dead letters and is to be decided after all. */
@@ -27,6 +27,8 @@ export interface UnreadableInput {
 export interface RequestInput {
   readonly _tag: "request"
   readonly cause: Cause
+  /** What its messages are said to be caused by; null when it is nothing that others could know. */
+  readonly causation: string | null
   readonly payload: object
   readonly handler: AnyHandler
   /** The client's Idempotency-Key, or the request's own id. */
@@ -60,9 +62,11 @@ export interface PassEnvironment {
   readonly tables: Tables
   readonly lane: StoreLane
   readonly window: InboxWindow
+  /** The calls on whose results something is decided. */
+  readonly calls: Participant<Tables>["calls"]
   readonly newId: () => string
-  /** Told what was committed; the embedded relay takes the messages from here. */
-  readonly committed: (messages: ReadonlyArray<OutboxMessage>) => void
+  /** Told what was committed; the embedded relay takes the messages from here, the calls lane what was asked for. */
+  readonly committed: (messages: ReadonlyArray<OutboxMessage>, calls: ReadonlyArray<NewCall>) => void
 }
 
 /** Replies to requests, by idempotency key. Written with the request's own effects, read before it is decided. */

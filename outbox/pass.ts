@@ -91,8 +91,8 @@ const attempt = Effect.fnUntraced(function* (
       yield* transaction.rollback
       return pass.newFaults.size > 0 ? faulty(pass) : { _tag: "cut", before: pass.outcomes.length }
     }
-    yield* transaction.commit({ changes: pass.working.changes(), outbox: pass.outbox, parked: pass.parked })
-    environment.committed(pass.outbox)
+    yield* transaction.commit(pass.writes())
+    environment.committed(pass.outbox, pass.asked())
     return { _tag: "committed", outcomes: pass.outcomes }
   }).pipe(Effect.onError(() => transaction.rollback))
 })

@@ -72,6 +72,7 @@ export const makeRequestsLane = Effect.fnUntraced(function* (context: LaneContex
             coordination: options?.coordination ?? "orchestration",
             traceparent: options?.traceparent ?? null
           },
+          causation: id,
           payload,
           handler: entry.handler,
           // a key is the client's word for one request to this service, whatever its type

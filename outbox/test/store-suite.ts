@@ -118,6 +118,7 @@ export const replicaOf = Effect.fnUntraced(function* (
       consumer: participant.name,
       tables: participant.tables,
       window: world.store.window,
+      calls: participant.calls,
       newId: () => Bun.randomUUIDv7(),
       committed: () => {}
     }
