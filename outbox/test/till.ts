@@ -88,7 +88,10 @@ export const till = (switches: Switches = {}) =>
         return payment.status === "UNDOING" ? {} : undone(payment)
       }
     })
-    .on(Insist, { decide: (_rows, { order, amount }) => ({ call: [Charge.of(order, { amount })] }) })
+    .on(Insist, {
+      touches: { payments: (m) => [m.order] },
+      decide: (_rows, { order, amount }) => ({ call: [Charge.of(order, { amount })] })
+    })
     .answers(InsistNow, {
       decide: (_rows, { order, amount }) => ({ call: [Charge.of(order, { amount })], reply: null })
     })
