@@ -39,6 +39,7 @@ export const settled = "settled"
 
 const settling = (handler: AnyHandler, id: string, result: object): AnyHandler => ({
   ordered: false,
+  coordination: undefined,
   touches: { ...handler.touches, [ownName]: () => [id] },
   decide: (rows, payload, context) => {
     const row = rowOf(rows, id)
