@@ -25,6 +25,8 @@ export interface EmbeddedOptions {
   readonly ports: "own" | "free"
   /** How often each message is delivered; once when absent. */
   readonly deliveries?: number
+  /** Who charges cards; without one they are not taken. */
+  readonly cardProcessorUrl?: string
 }
 
 export interface Embedded {
@@ -78,6 +80,7 @@ export const startEmbedded = Effect.fnUntraced(function* (
       scopes.set(name, scope)
       const settings = {
         orders: { choreography: true, coordination: "orchestration" as const, definition: "place-order" as const },
+        cardProcessorUrl: options.cardProcessorUrl,
         database: { host, port, password: yield* Effect.fromNullishOr(passwords.services.get(service.database)) },
         host,
         ...portsOf(index, service)

@@ -21,7 +21,13 @@ import {
 export const paymentsCommands = Topic.commands("payments-commands")
 export const paymentsEvents = Topic.events("payments-events")
 
-const movement = { userId: Id, amount: Amount, balance: Balance, position: Position }
+/** The account's balance and ledger position are null when a card was charged: the account's money did not move. */
+const movement = {
+  userId: Id,
+  amount: Amount,
+  balance: Schema.NullOr(Balance),
+  position: Schema.NullOr(Position)
+}
 
 /** Money that was taken from an account or given back to it. */
 export const Movement = Schema.Struct(movement)
@@ -75,7 +81,7 @@ export const DepositMoneyCommand = paymentsCommands.message(
 
 export const DepositMadeEvent = paymentsEvents.message(
   "DepositMadeEvent",
-  { depositId: DepositId, ...movement },
+  { depositId: DepositId, ...movement, balance: Balance, position: Position },
   { key: "userId" }
 )
 

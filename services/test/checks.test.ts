@@ -61,6 +61,8 @@ const payment = (order_id: string) => ({
   order_id,
   user_id: "ann",
   amount: 60,
+  method: "account" as const,
+  charge: null,
   reason: null,
   refund_balance: null,
   refund_position: null,

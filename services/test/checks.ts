@@ -4,7 +4,8 @@
  */
 import type { Coordination, RowOf, Saga, SagaRow } from "oncebox"
 import type { Order, ordersHistory } from "../order/order.ts"
-import type { Account, LedgerEntry, Payment } from "../payment/payment.ts"
+import type { Payment } from "../payment/outcome.ts"
+import type { Account, LedgerEntry } from "../payment/payment.ts"
 import type { Product, Reservation } from "../product/product.ts"
 import type { Shipment } from "../shipment/shipment.ts"
 import type { User } from "../user/user.ts"
