@@ -18,7 +18,8 @@ export interface Call<Request extends object, Result extends object> {
   /**
    * Asks for the call, in a decision's `call`. There is one call of this kind under a key, such as an order's id. Who
    * asks again with the same request, while the call is under way or when it is done, asks for nothing new. Who asks
-   * for something else under the key is at fault: a message that does is parked, a request fails.
+   * for something else under the key is at fault: a message that does is parked, a request fails, a due row or a result
+   * is decided again later.
    */
   readonly of: (key: string, request: Request) => OutgoingCall
   /** The call's result as a test gives it to `decideWith`. */
