@@ -9,9 +9,11 @@ import { startEmbedded, type Embedded, type ServiceName } from "../../../stack/e
 import { startProcessor, type Processor, type ProcessorControl, type ProcessorEntry } from "../../../stack/processor.ts"
 import { until } from "../../../stack/wait.ts"
 import type { OrderView } from "../../order/contract.ts"
-import { bodyOf } from "./stand-ins.ts"
+import { bodyOf, quietly } from "./stand-ins.ts"
 
 setDefaultTimeout(60_000)
+// a processor that is down is told of in the log
+quietly()
 
 const dir = mkdtempSync(join(tmpdir(), "oncebox-"))
 const scope = Scope.makeUnsafe()
