@@ -6,7 +6,7 @@ import { Schema } from "effect"
 import { Call, type Caller, type Decision, type OutgoingCall } from "oncebox"
 import { Amount, Id, order, Reason, type PaymentMethod } from "../shell/bounds.ts"
 import type { ProcessPaymentCommand } from "./contract.ts"
-import { outcomeOf, payments, refundOf, type Payment } from "./outcome.ts"
+import { outcomeOf, refundOf, type Payment, type payments } from "./outcome.ts"
 
 export const Charge = Call.make("charge", {
   // the order's context comes along for the answer; the processor is not told

@@ -8,10 +8,10 @@ import {
   Balance,
   Id,
   OrderId,
-  PaymentMethod,
   Position,
   Reason,
-  type OrderContext
+  type OrderContext,
+  type PaymentMethod
 } from "../shell/bounds.ts"
 import { PaymentFailedEvent, PaymentProcessedEvent, PaymentRefundedEvent, type Movement } from "./contract.ts"
 
