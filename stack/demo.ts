@@ -8,7 +8,7 @@ import { rmSync } from "node:fs"
 import { join } from "node:path"
 import { parseArgs } from "node:util"
 import { Effect, Fiber } from "effect"
-import { startEmbedded, type Embedded } from "./embedded.ts"
+import { cardProcessor, startEmbedded, type Embedded } from "./embedded.ts"
 import { fixtureProducts, fixtureUsers, loadFixture, urlOf } from "./fixture.ts"
 import { runTool } from "./tool.ts"
 import { priceOf, tours, type Scene, type Tour } from "./tours.ts"
@@ -65,11 +65,11 @@ type Story = Effect.Success<ReturnType<typeof narrate>>
 
 /** Places an order. With a wait the answer is its end, if it comes in time. */
 const place = async (embedded: Embedded, scene: Scene, waitSeconds: number): Promise<OrderAnswer> => {
-  const { userId, items, coordination, definition } = scene
+  const { userId, items, coordination, definition, payment } = scene
   const response = await fetch(`${urlOf(embedded, "order")}/orders`, {
     method: "POST",
     headers: { "content-type": "application/json", ...(waitSeconds === 0 ? {} : { prefer: `wait=${waitSeconds}` }) },
-    body: JSON.stringify({ userId, items, coordination, definition }),
+    body: JSON.stringify({ userId, items, coordination, definition, payment }),
     signal: AbortSignal.timeout(30_000)
   })
   // Our own service's answer, in the form that its contract promises.
@@ -105,7 +105,10 @@ const addsUp = async (embedded: Embedded, scenes: ReadonlyArray<Scene>): Promise
       .flatMap(({ items }) => items)
       .reduce((sum, { productId, quantity }) => (productId === id ? sum + quantity : sum), 0)
   const spent = (id: string): number =>
-    approved.reduce((sum, scene) => (scene.userId === id ? sum + priceOf(scene) : sum), 0)
+    approved.reduce(
+      (sum, scene) => (scene.userId === id && scene.payment === undefined ? sum + priceOf(scene) : sum),
+      0
+    )
   let fine = true
   const line = (right: boolean, text: string): void => {
     fine &&= right
@@ -191,7 +194,8 @@ const demo = Effect.gen(function* () {
   const dir = join(import.meta.dirname, "..", ".stack", "demo")
   rmSync(join(dir, "data"), { recursive: true, force: true })
   console.log("Starting Postgres and six services in this process …")
-  const embedded = yield* startEmbedded({ dir, ports: "own", deliveries: tour.deliveries ?? 1 })
+  const cardProcessorUrl = yield* cardProcessor
+  const embedded = yield* startEmbedded({ dir, ports: "own", cardProcessorUrl, deliveries: tour.deliveries ?? 1 })
   yield* Effect.promise(() => loadFixture(embedded))
   console.log(
     `${((performance.now() - started) / 1000).toFixed(1)} s later they are up. ${colour(1, `Now: ${tour.about}.`)}`

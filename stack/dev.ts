@@ -1,12 +1,14 @@
 /** `bun run dev`: the six services in one process, on their own ports, until Ctrl-C. What was done stays for the next time. */
 import { join } from "node:path"
 import { Effect } from "effect"
-import { startEmbedded } from "./embedded.ts"
+import { cardProcessor, startEmbedded } from "./embedded.ts"
 import { loadFixture } from "./fixture.ts"
 import { runTool } from "./tool.ts"
 
 const dev = Effect.gen(function* () {
-  const embedded = yield* startEmbedded({ dir: join(import.meta.dirname, "..", ".stack", "dev"), ports: "own" })
+  const cardProcessorUrl = yield* cardProcessor
+  const dir = join(import.meta.dirname, "..", ".stack", "dev")
+  const embedded = yield* startEmbedded({ dir, ports: "own", cardProcessorUrl })
   yield* Effect.promise(() => loadFixture(embedded))
   for (const [name, url] of embedded.urls) console.log(`${name.padEnd(13)} ${url}`)
   console.log(`

@@ -13,6 +13,7 @@ import { Service } from "../services/shell/service.ts"
 import { openLedger } from "./ledger.ts"
 import { freePorts } from "./ports.ts"
 import { makePassable, startPostgres } from "./postgres.ts"
+import { startProcessor } from "./processor.ts"
 import { setup } from "./setup.ts"
 import { text } from "./wait.ts"
 
@@ -109,6 +110,15 @@ export const startEmbedded = Effect.fnUntraced(function* (
     owner: (name) => ({ host, port, database: name, username: "oncebox_owner", password: passwords.owner })
   }
 })
+
+/** A card processor beside it; answers its address. */
+export const cardProcessor = Effect.map(
+  Effect.acquireRelease(
+    Effect.sync(() => startProcessor()),
+    (processor) => Effect.promise(() => processor.stop())
+  ),
+  ({ url }) => url
+)
 
 const repeating = (broker: Broker["Service"], deliveries: number): Broker["Service"] => ({
   ...broker,

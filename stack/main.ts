@@ -16,6 +16,7 @@ import { watchConnectors } from "../connectors/apply.ts"
 import { type RunningEngines, startEngines } from "./engines.ts"
 import { installEngines } from "./install.ts"
 import { killAll, killLeftovers, lives, readLedger, signal } from "./ledger.ts"
+import { startProcessor } from "./processor.ts"
 import { describe, exitOf, type Running, sizeOf, spawnLogged, tail } from "./process.ts"
 import {
   SERVICE_NAMES,
@@ -110,8 +111,12 @@ const up = async ({ dir, enginesOnly }: Settings): Promise<number> => {
     for (const engine of [engines.postgres, engines.kafka, engines.connect]) watch(engine)
     if (!enginesOnly) {
       say("engines, databases and topics are there; connectors and services next")
+      // in this process: what it charged is in its record when the stack is up again
+      const processor = startProcessor({ record: join(dir, "data", "processor.jsonl") })
+      releases.push(() => void processor.stop())
       const starting = SERVICE_NAMES.map(async (name) => {
-        const service = await startService(name, serviceEnv(engines, name), join(dir, "log", `${name}.log`), {
+        const env = { ...serviceEnv(engines, name), CARD_PROCESSOR_URL: processor.url }
+        const service = await startService(name, env, join(dir, "log", `${name}.log`), {
           ledger: engines.ledger
         })
         services.push(service)

@@ -7,6 +7,8 @@ export interface Scene {
   readonly items: ReadonlyArray<{ readonly productId: string; readonly quantity: number }>
   readonly coordination?: "choreography"
   readonly definition?: "pay-first"
+  /** Paid with a card, which leaves the account alone. */
+  readonly payment?: { readonly method: "card"; readonly card: string }
   /** APPROVED, or the reason why it is rejected. */
   readonly ends: string
 }
@@ -55,6 +57,11 @@ const unknown: Scene = {
 }
 
 const choreographed = (scene: Scene): Scene => ({ ...scene, coordination: "choreography" })
+const byCard = (scene: Scene): Scene => ({
+  ...scene,
+  title: `${scene.title}; paid with a card`,
+  payment: { method: "card", card: "card-1" }
+})
 const payFirst = (scene: Scene): Scene => ({ ...scene, title: `${scene.title}; paid first`, definition: "pay-first" })
 
 export const tours = {
@@ -71,6 +78,10 @@ export const tours = {
   choreography: {
     about: "nobody is asked: each service goes by the others' events",
     scenes: [samovar, tooDear, payFirst(samovar), payFirst(refused)].map(choreographed)
+  },
+  card: {
+    about: "a card processor outside takes the money, and gives it back",
+    scenes: [byCard(samovar), byCard(refused), choreographed(byCard(refused))]
   },
   outage: {
     about: "the payment service is down: orders wait for it, and none is lost",
