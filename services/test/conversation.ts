@@ -68,11 +68,17 @@ export const expectSaid = (stack: Stack, id: string, ...chains: ReadonlyArray<Ch
   }
 }
 
-/** What the order's message of a type says. */
+/** What the order's messages of a type say. */
+export const payloadsOf = (stack: Stack, id: string, type: string): ReadonlyArray<unknown> =>
+  messagesOf(stack, id)
+    .filter((message) => message.type === type)
+    .map(({ value }) => JSON.parse(value?.toString() ?? ""))
+
+/** What the order's one message of a type says. */
 export const payloadOf = (stack: Stack, id: string, type: string): unknown => {
-  const [message, ...others] = messagesOf(stack, id).filter((one) => one.type === type)
-  if (message === undefined || others.length > 0) throw new Error(`order ${id} has not one ${type}`)
-  return JSON.parse(message.value?.toString() ?? "")
+  const [payload, ...others] = payloadsOf(stack, id, type)
+  if (payload === undefined || others.length > 0) throw new Error(`order ${id} has not one ${type}`)
+  return payload
 }
 
 /** Whether the order's message of a type lies on its topic. */
