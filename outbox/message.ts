@@ -204,16 +204,23 @@ export const seal = (outgoing: Outgoing, origin: Origin, newId: () => string): O
 export const isHeaderText = (text: string): boolean => /^[\x20-\x7e]{0,256}$/.test(text)
 
 /** JSON text of a payload that was checked against its contract; throws when the payload breaks it or is too long. */
-export const encodePayload = (outgoing: Outgoing): string => {
-  const exit = decoderOf(outgoing.contract.schema)(outgoing.payload)
-  if (Exit.isFailure(exit)) throw new Error(`${outgoing.contract.type} breaks its contract: ${messageOf(exit)}`)
-  const json = JSON.stringify(exit.value)
-  if (unstorable(json)) throw new Error(`${outgoing.contract.type} holds ${unstorableText}`)
+export const encodePayload = ({ contract, payload }: Outgoing): string =>
+  encodePlain(contract.type, contract.schema, payload)
+
+/** JSON text of plain data, called `name`; throws when it does not fit its schema, can't be stored or is too long. */
+export const encodePlain = (name: string, schema: Schema.Codec<object, object>, data: unknown): string => {
+  const json = JSON.stringify(decodePlain(name, schema, data))
+  if (unstorable(json)) throw new Error(`${name} holds ${unstorableText}`)
   if (json.length > maxPayloadLength)
-    throw new Error(
-      `${outgoing.contract.type} has ${json.length} characters, more than the ${maxPayloadLength} a message may have`
-    )
+    throw new Error(`${name} has ${json.length} characters, more than the ${maxPayloadLength} a message may have`)
   return json
+}
+
+/** Plain data, called `name`; throws when it does not fit its schema. */
+export const decodePlain = (name: string, schema: Schema.Codec<object, object>, data: unknown): object => {
+  const exit = decoderOf(schema)(data)
+  if (Exit.isFailure(exit)) throw new Error(`${name} breaks its contract: ${messageOf(exit)}`)
+  return exit.value
 }
 
 const messageOf = (exit: Exit.Failure<object, Schema.SchemaError>): string => {

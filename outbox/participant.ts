@@ -1,14 +1,16 @@
 /**
- * A participant: tables, and for each message, request or due row a pure decision.
+ * A participant: tables, and for each message, request, due row or result of a call a pure decision.
  *
  * A decision is given the rows that its `touches` named and the message; it answers with the rows to leave
  * behind, the messages to send and, for a request, the reply. It does no I/O, reads no clock and draws no
  * random number: what it needs of those is in its context. The pass (`pass.ts`) does the rest in one transaction.
  */
+import type { Call, Called, OutgoingCall } from "./call.ts"
+import type { AnyCall } from "./caller.ts"
 import type { AnyContract, Contract, Coordination, Outgoing, Request, Topic } from "./message.ts"
 import type { Puts, RowOf, Rows, Tables } from "./table.ts"
 
-/** What set a decision off. `correlation` is null for a request and for a due row. */
+/** What set a decision off. `correlation` is null for a request and for a due row; a call's result has its asker's. */
 export interface Cause {
   readonly id: string
   readonly key: string
@@ -28,6 +30,8 @@ export interface Context extends Cause {
 export interface Decision<T extends Tables, R = unknown> {
   readonly put?: Puts<T>
   readonly send?: ReadonlyArray<Outgoing>
+  /** Calls to the outside: they are carried out after the commit. See `Call.of` for what asking again does. */
+  readonly call?: ReadonlyArray<OutgoingCall>
   /** The answer to a request; it is stored under the request's idempotency key. */
   readonly reply?: R
 }
@@ -63,6 +67,8 @@ export interface Participant<T extends Tables> {
   readonly messages: ReadonlyMap<AnyContract, AnyHandler>
   readonly requests: ReadonlyMap<string, { readonly request: Request<never, unknown>; readonly handler: AnyHandler }>
   readonly timers: ReadonlyMap<keyof T & string, AnyHandler>
+  /** By kind: the decision on the result. */
+  readonly calls: ReadonlyMap<string, { readonly call: AnyCall; readonly handler: AnyHandler }>
   /** The topics that carry what this participant handles. */
   readonly topics: ReadonlyArray<Topic>
   /** Adds the decision for a message type. */
@@ -80,6 +86,14 @@ export interface Participant<T extends Tables> {
   ) => Participant<T>
   /** Adds the decision for a row of `table` whose column `due_at` has passed. It must move or clear `due_at`. */
   readonly due: <K extends keyof T & string>(table: K, handler: Handler<T, RowOf<T[K]>, void>) => Participant<T>
+  /**
+   * Adds the decision on the result of a call. It is made once per call, in the transaction that marks the call as done.
+   * One that throws is made again, a minute later, on the same result: the call is not carried out again for it.
+   */
+  readonly called: <Request extends object, Result extends object>(
+    call: Call<Request, Result>,
+    handler: Omit<Handler<T, Called<Request, Result>, void>, "ordered">
+  ) => Participant<T>
 }
 
 const erase = <T extends Tables, P, R>(handler: Handler<T, P, R>): AnyHandler =>
@@ -96,7 +110,7 @@ const once = <K, V>(map: ReadonlyMap<K, V>, key: K, value: V, name: string): Rea
   return new Map(map).set(key, value)
 }
 
-type Parts<T extends Tables> = Pick<Participant<T>, "name" | "tables" | "messages" | "requests" | "timers">
+type Parts<T extends Tables> = Pick<Participant<T>, "name" | "tables" | "messages" | "requests" | "timers" | "calls">
 
 const build = <T extends Tables>(parts: Parts<T>): Participant<T> => ({
   ...parts,
@@ -109,10 +123,14 @@ const build = <T extends Tables>(parts: Parts<T>): Participant<T> => ({
     const entry = { request: request as unknown as Request<never, unknown>, handler: erase(handler) }
     return build({ ...parts, requests: once(parts.requests, request.type, entry, request.type) })
   },
-  due: (table, handler) => build({ ...parts, timers: once(parts.timers, table, erase(handler), `due ${table}`) })
+  due: (table, handler) => build({ ...parts, timers: once(parts.timers, table, erase(handler), `due ${table}`) }),
+  called: (call, handler) => {
+    const entry = { call: call as unknown as AnyCall, handler: erase(handler) }
+    return build({ ...parts, calls: once(parts.calls, call.kind, entry, `the result of ${call.kind}`) })
+  }
 })
 
 export const Participant = {
   make: <T extends Tables>(name: string, tables: T): Participant<T> =>
-    build({ name, tables, messages: new Map(), requests: new Map(), timers: new Map() })
+    build({ name, tables, messages: new Map(), requests: new Map(), timers: new Map(), calls: new Map() })
 }

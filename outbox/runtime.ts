@@ -4,13 +4,16 @@
  */
 import { Deferred, Effect, Schema, type Scope } from "effect"
 import { Broker, type BrokerError } from "./broker/broker.ts"
+import type { Caller } from "./caller.ts"
+import { callsLane, kindsOf, ring } from "./lanes/calls.ts"
 import { makeRequestsLane, type RequestsLane } from "./lanes/requests.ts"
 import { timersLane } from "./lanes/timers.ts"
 import { decide, readerOf, topicsLane } from "./lanes/topics.ts"
 import type { LaneContext, ParksTooMuch } from "./lanes/lane.ts"
 import type { OutboxMessage } from "./message.ts"
-import { idempotencyKeys, type Outcome } from "./pass.ts"
+import { idempotencyKeys, type Outcome } from "./inputs.ts"
 import type { Participant } from "./participant.ts"
+import { calls } from "./store/calls.ts"
 import { Store, type StoreUnavailable } from "./store/store.ts"
 import type { Tables } from "./table.ts"
 import { noCounts, type Counters } from "./telemetry.ts"
@@ -37,6 +40,8 @@ export interface Running {
 export interface RunOptions {
   /** Told of each transaction's messages after its commit. */
   readonly committed?: (messages: ReadonlyArray<OutboxMessage>) => void
+  /** What carries calls to the outside out: one for each call whose result the participant decides. */
+  readonly callers?: ReadonlyArray<Caller>
   /** Makes message ids: UUIDv7 that grow. */
   readonly newId?: () => string
 }
@@ -53,6 +58,7 @@ export const run = <T extends Tables>(
     const broker = yield* Broker
     // Lanes treat all participants alike; handlers are only given rows of their own tables.
     const participant = definition as unknown as Participant<Tables>
+    const kinds = kindsOf(participant, options.callers ?? [])
     const context: LaneContext = {
       participant,
       counters: noCounts(),
@@ -61,7 +67,11 @@ export const run = <T extends Tables>(
         tables: participant.tables,
         window: store.window,
         newId: options.newId ?? (() => Bun.randomUUIDv7()),
-        committed: options.committed ?? (() => {})
+        calls: participant.calls,
+        committed: (messages, asked) => {
+          options.committed?.(messages)
+          ring(kinds, asked)
+        }
       }
     }
     const tables = Object.values(participant.tables)
@@ -92,6 +102,7 @@ export const run = <T extends Tables>(
     const requests = yield* makeRequestsLane(context, yield* store.lane("requests", [...tables, idempotencyKeys]))
     yield* guard(requests.run)
     if (participant.timers.size > 0) yield* guard(timersLane(context, yield* store.lane("timers", tables), store))
+    if (kinds.size > 0) yield* guard(callsLane(context, yield* store.callsLane("calls", [...tables, calls]), kinds))
     if (participant.topics.length > 0) {
       const lane = yield* store.lane("topics", tables)
       yield* guard(

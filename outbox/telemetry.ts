@@ -7,6 +7,9 @@
  * | messages | messages decided |
  * | requests | requests answered |
  * | timers | due rows decided |
+ * | calls | results of calls decided |
+ * | call_attempts | calls carried out, or tried |
+ * | call_failures | attempts that came to no result |
  * | duplicates | messages dropped because they had been decided, or are parked |
  * | parked | messages put aside into the dead letters |
  * | skipped | messages of a type that is not handled here |
@@ -18,6 +21,9 @@ export const counterNames = [
   "messages",
   "requests",
   "timers",
+  "calls",
+  "call_attempts",
+  "call_failures",
   "duplicates",
   "parked",
   "skipped",
@@ -32,6 +38,9 @@ export const noCounts = (): Counters => ({
   messages: 0,
   requests: 0,
   timers: 0,
+  calls: 0,
+  call_attempts: 0,
+  call_failures: 0,
   duplicates: 0,
   parked: 0,
   skipped: 0,

@@ -1,53 +1,18 @@
 /**
- * `bun run demo`: the six services in one process, five orders that end in five ways, and what happens on the way.
+ * `bun run demo [--tour <name>]`: the six services in one process, a few orders, and what happens on the way.
  *
  * Starts from nothing each time and leaves nothing running. Exits 1 when an order ended otherwise than told, or when
  * stock or money do not add up at the end.
  */
 import { rmSync } from "node:fs"
 import { join } from "node:path"
+import { parseArgs } from "node:util"
 import { Effect, Fiber } from "effect"
 import { startEmbedded, type Embedded } from "./embedded.ts"
-import { fixtureProducts, fixtureUsers, loadFixture, refusedProduct, urlOf } from "./fixture.ts"
+import { fixtureProducts, fixtureUsers, loadFixture, urlOf } from "./fixture.ts"
 import { runTool } from "./tool.ts"
-
-interface Scene {
-  readonly title: string
-  readonly userId: string
-  readonly items: ReadonlyArray<{ readonly productId: string; readonly quantity: number }>
-  readonly ends: string
-}
-
-const scenes: ReadonlyArray<Scene> = [
-  { title: "Ada buys a samovar", userId: "1", items: [{ productId: "3", quantity: 1 }], ends: "APPROVED" },
-  {
-    title: "Ada buys another and a teapot: 70.00 with 50.00 left",
-    userId: "1",
-    items: [
-      { productId: "3", quantity: 1 },
-      { productId: "1", quantity: 1 }
-    ],
-    ends: "INSUFFICIENT_FUNDS"
-  },
-  {
-    title: "Barbara buys six teapots of five",
-    userId: "3",
-    items: [{ productId: "1", quantity: 6 }],
-    ends: "OUT_OF_STOCK"
-  },
-  {
-    title: "Grace buys fireworks, which the carrier does not take",
-    userId: "2",
-    items: [{ productId: refusedProduct, quantity: 2 }],
-    ends: "SHIPMENT_REFUSED"
-  },
-  {
-    title: "Grace buys a kettle, which does not exist under that id",
-    userId: "2",
-    items: [{ productId: "99", quantity: 1 }],
-    ends: "PRODUCT_UNKNOWN"
-  }
-]
+import { priceOf, tours, type Scene, type Tour } from "./tours.ts"
+import { until } from "./wait.ts"
 
 const colour = process.stdout.isTTY
   ? (code: number, text: string) => `\u001b[${code}m${text}\u001b[0m`
@@ -64,6 +29,7 @@ interface OrderAnswer {
 /** Prints every message of the shop as it comes to its topic, with the time since `mark()`. */
 const narrate = Effect.fnUntraced(function* (embedded: Embedded) {
   let since = performance.now()
+  const told = new Set<string>()
   const topics = ["orders", "products", "payments", "shipments"].flatMap((name) => [
     `${name}-commands`,
     `${name}-events`
@@ -76,9 +42,14 @@ const narrate = Effect.fnUntraced(function* (embedded: Embedded) {
           const type = String(headers["ce_type"])
           // the fixture's own accounts are no part of the story
           if (type === "AccountOpenedEvent") continue
+          const id = String(headers["id"])
+          const again = told.has(id)
+          told.add(id)
           const undoing = /Cancel|Refund|Reject|Failed/.test(type)
           const shown = colour(undoing ? 33 : 32, type.padEnd(34))
-          console.log(`  ${(performance.now() - since).toFixed(0).padStart(5)} ms  ${shown} ${colour(90, topic)}`)
+          console.log(
+            `  ${(performance.now() - since).toFixed(0).padStart(5)} ms  ${shown} ${colour(90, again ? `${topic}, again` : topic)}`
+          )
         }
       })
     ),
@@ -90,73 +61,150 @@ const narrate = Effect.fnUntraced(function* (embedded: Embedded) {
     stop: Fiber.interrupt(fiber)
   }
 })
+type Story = Effect.Success<ReturnType<typeof narrate>>
 
-const play = async (embedded: Embedded, scene: Scene): Promise<OrderAnswer> => {
+/** Places an order. With a wait the answer is its end, if it comes in time. */
+const place = async (embedded: Embedded, scene: Scene, waitSeconds: number): Promise<OrderAnswer> => {
+  const { userId, items, coordination, definition } = scene
   const response = await fetch(`${urlOf(embedded, "order")}/orders`, {
     method: "POST",
-    headers: { "content-type": "application/json", prefer: "wait=20" },
-    body: JSON.stringify({ userId: scene.userId, items: scene.items }),
+    headers: { "content-type": "application/json", ...(waitSeconds === 0 ? {} : { prefer: `wait=${waitSeconds}` }) },
+    body: JSON.stringify({ userId, items, coordination, definition }),
     signal: AbortSignal.timeout(30_000)
   })
   // Our own service's answer, in the form that its contract promises.
   return (await response.json()) as OrderAnswer
 }
 
-/** A service's list, as it shows it. */
-const list = async <A>(url: string): Promise<ReadonlyArray<A>> =>
-  ((await (await fetch(url, { signal: AbortSignal.timeout(10_000) })).json()) as { readonly items: ReadonlyArray<A> })
-    .items
+const read = async <A>(url: string): Promise<A> =>
+  // As above.
+  (await (await fetch(url, { signal: AbortSignal.timeout(10_000) })).json()) as A
 
-/** What stock and balances must be: only the first order took anything. Balances follow their events, so they are waited for. */
-const addsUp = async (embedded: Embedded): Promise<boolean> => {
-  let fine = true
-  const expectedStock = new Map(fixtureProducts.map(({ id, quantity }) => [id, id === "3" ? quantity - 1 : quantity]))
-  const expectedBalance = new Map(fixtureUsers.map(({ id, balance }) => [id, id === "1" ? balance - 5000 : balance]))
-  for (const { id, name, quantity } of await list<{ id: string; name: string; quantity: number }>(
-    `${urlOf(embedded, "product")}/products`
-  )) {
-    const right = quantity === expectedStock.get(id)
-    fine &&= right
-    console.log(`  ${right ? colour(32, "✓") : colour(31, "✗")} ${name.padEnd(10)} ${quantity} in stock`)
-  }
-  const users = async () => list<{ id: string; name: string; balance: number }>(`${urlOf(embedded, "user")}/users`)
-  const deadline = performance.now() + 5_000
-  while (performance.now() < deadline && (await users()).some(({ id, balance }) => balance !== expectedBalance.get(id)))
-    await Bun.sleep(20)
-  for (const { id, name, balance } of await users()) {
-    const right = balance === expectedBalance.get(id)
-    fine &&= right
-    console.log(
-      `  ${right ? colour(32, "✓") : colour(31, "✗")} ${name.padEnd(10)} ${money(balance).padStart(6)} on the account`
+/** Whether the order came to its end; says so. */
+const tell = ({ status, reason, total }: OrderAnswer, scene: Scene): boolean => {
+  const approved = status === "APPROVED"
+  const price = approved && total !== null ? `, ${money(total)}` : ""
+  console.log(`  → ${colour(approved ? 32 : 33, status)}${approved ? price : ` (${reason})`}`)
+  return (approved ? "APPROVED" : (reason ?? status)) === scene.ends
+}
+
+/** Everything that the orders set off has happened: all sagas have ended. */
+const settled = (embedded: Embedded, orders: ReadonlyArray<OrderAnswer>): Promise<void> =>
+  until("the sagas' ends", 30_000, async () => {
+    const sagas = await Promise.all(
+      orders.map(({ id }) => read<{ endedAt: string | null }>(`${urlOf(embedded, "orchestrator")}/sagas/${id}`))
     )
+    return sagas.every(({ endedAt }) => endedAt !== null)
+  })
+
+/** Stock and balances are what the approved orders left. Balances follow their events, so they are waited for. */
+const addsUp = async (embedded: Embedded, scenes: ReadonlyArray<Scene>): Promise<boolean> => {
+  const approved = scenes.filter(({ ends }) => ends === "APPROVED")
+  const sold = (id: string): number =>
+    approved
+      .flatMap(({ items }) => items)
+      .reduce((sum, { productId, quantity }) => (productId === id ? sum + quantity : sum), 0)
+  const spent = (id: string): number =>
+    approved.reduce((sum, scene) => (scene.userId === id ? sum + priceOf(scene) : sum), 0)
+  let fine = true
+  const line = (right: boolean, text: string): void => {
+    fine &&= right
+    console.log(`  ${right ? colour(32, "✓") : colour(31, "✗")} ${text}`)
+  }
+  for (const { id, name, quantity: before } of fixtureProducts) {
+    const { quantity } = await read<{ quantity: number }>(`${urlOf(embedded, "product")}/products/${id}`)
+    line(quantity === before - sold(id), `${name.padEnd(10)} ${quantity} in stock`)
+  }
+  for (const { id, name, balance: before } of fixtureUsers) {
+    const balanceOf = async () => (await read<{ balance: number }>(`${urlOf(embedded, "user")}/users/${id}`)).balance
+    const due = before - spent(id)
+    const right = await until("the balance", 5_000, async () => (await balanceOf()) === due).then(
+      () => true,
+      () => false
+    )
+    line(right, `${name.padEnd(10)} ${money(await balanceOf()).padStart(6)} on the account`)
   }
   return fine
 }
 
-const demo = Effect.gen(function* () {
-  const started = performance.now()
-  const dir = join(import.meta.dirname, "..", ".stack", "demo")
-  rmSync(join(dir, "data"), { recursive: true, force: true })
-  console.log("Starting Postgres and six services in this process …")
-  const embedded = yield* startEmbedded({ dir, ports: "own" })
-  yield* Effect.promise(() => loadFixture(embedded))
-  const story = yield* narrate(embedded)
+/** The orders one after the other, each to its end. */
+const inTurn = Effect.fnUntraced(function* (embedded: Embedded, scenes: ReadonlyArray<Scene>, story: Story) {
+  const orders: Array<OrderAnswer> = []
   let fine = true
   for (const [index, scene] of scenes.entries()) {
     console.log(`\n${colour(1, `${index + 1}. ${scene.title}`)}`)
     story.mark()
-    const order = yield* Effect.promise(() => play(embedded, scene))
-    const ended = order.status === "APPROVED" ? "APPROVED" : (order.reason ?? order.status)
-    fine &&= ended === scene.ends
-    const total = order.total === null ? "" : `, ${money(order.total)}`
-    console.log(
-      `  → ${colour(order.status === "APPROVED" ? 32 : 33, order.status)}${order.status === "APPROVED" ? total : ` (${order.reason})`}`
-    )
-    if (index === 0)
-      console.log(colour(90, `  first order ${((performance.now() - started) / 1000).toFixed(1)} s after the start`))
+    const order = yield* Effect.promise(() => place(embedded, scene, 20))
+    orders.push(order)
+    yield* Effect.promise(() => settled(embedded, [order]))
+    fine = tell(order, scene) && fine
   }
+  return { orders, fine }
+})
+
+/** The orders while the payment service is down; they end when it is back. */
+const throughOutage = Effect.fnUntraced(function* (embedded: Embedded, scenes: ReadonlyArray<Scene>, story: Story) {
+  console.log(`\n${colour(1, "The payment service is stopped, and orders are placed")}`)
+  yield* embedded.stop("payment")
+  story.mark()
+  const placed: Array<OrderAnswer> = []
+  for (const scene of scenes) placed.push(yield* Effect.promise(() => place(embedded, scene, 0)))
+  const sagaOf = (id: string) =>
+    read<{ waitingFor: { step: string; messages: ReadonlyArray<string> } | null }>(
+      `${urlOf(embedded, "orchestrator")}/sagas/${id}`
+    )
+  yield* Effect.promise(() =>
+    until("the orders at their payment", 20_000, async () => {
+      const sagas = await Promise.all(placed.map(({ id }) => sagaOf(id)))
+      return sagas.every(({ waitingFor }) => waitingFor?.step === "pay")
+    })
+  )
+  for (const { id } of placed) {
+    const { waitingFor } = yield* Effect.promise(() => sagaOf(id))
+    console.log(`  order ${id} waits for ${waitingFor?.messages.join(" or ")}`)
+  }
+  console.log(`\n${colour(1, "The payment service is started again")}`)
+  story.mark()
+  yield* embedded.start("payment").pipe(Effect.orDie)
+  yield* Effect.promise(() => settled(embedded, placed))
+  let fine = true
+  const orders: Array<OrderAnswer> = []
+  for (const [index, { id }] of placed.entries()) {
+    const order = yield* Effect.promise(() => read<OrderAnswer>(`${urlOf(embedded, "order")}/orders/${id}`))
+    const scene = scenes[index]
+    if (scene === undefined) continue
+    orders.push(order)
+    console.log(`\n${scene.title}`)
+    fine = tell(order, scene) && fine
+  }
+  return { orders, fine }
+})
+
+const demo = Effect.gen(function* () {
+  const { tour: name = "all" } = parseArgs({ options: { tour: { type: "string" } } }).values
+  const tour: Tour | undefined = Object.entries(tours).find(([known]) => known === name)?.[1]
+  if (tour === undefined) {
+    console.error(`there is no tour ${name}; there are ${Object.keys(tours).join(", ")}`)
+    return 2
+  }
+  const started = performance.now()
+  const dir = join(import.meta.dirname, "..", ".stack", "demo")
+  rmSync(join(dir, "data"), { recursive: true, force: true })
+  console.log("Starting Postgres and six services in this process …")
+  const embedded = yield* startEmbedded({ dir, ports: "own", deliveries: tour.deliveries ?? 1 })
+  yield* Effect.promise(() => loadFixture(embedded))
+  console.log(
+    `${((performance.now() - started) / 1000).toFixed(1)} s later they are up. ${colour(1, `Now: ${tour.about}.`)}`
+  )
+  const story = yield* narrate(embedded)
+  const { orders, fine: ended } = yield* (tour.outage === true ? throughOutage : inTurn)(embedded, tour.scenes, story)
+  yield* Effect.promise(() => settled(embedded, orders))
   console.log(`\n${colour(1, "Stock and money, after all that")}`)
-  fine &&= yield* Effect.promise(() => addsUp(embedded))
+  const fine = (yield* Effect.promise(() => addsUp(embedded, tour.scenes))) && ended
+  if (tour.deliveries !== undefined) {
+    const dropped = [...embedded.running].map(([name, { counters }]) => `${name} ${counters().duplicates ?? 0}`).sort()
+    console.log(`\nDuplicates that the inboxes dropped: ${dropped.join(", ")}`)
+  }
   yield* story.stop
   console.log(`
 ${fine ? "Everything adds up." : "SOMETHING IS WRONG: see above."}

@@ -5,7 +5,7 @@
  */
 import { mkdirSync } from "node:fs"
 import { join, resolve } from "node:path"
-import { Effect, Layer, Redacted, Schema, type Scope } from "effect"
+import { Effect, Exit, Layer, Redacted, Schema, Scope } from "effect"
 import { Broker, layerPostgres, makeInProcess, type ConnectionOptions, type Running } from "oncebox"
 import { services } from "../services/index.ts"
 import { provision, readPasswords, type Passwords } from "../services/shell/provision.ts"
@@ -23,12 +23,20 @@ export interface EmbeddedOptions {
   readonly dir: string
   /** The services' own ports, or any that are free. */
   readonly ports: "own" | "free"
+  /** How often each message is delivered; once when absent. */
+  readonly deliveries?: number
+  /** Who charges cards; without one they are not taken. */
+  readonly cardProcessorUrl?: string
 }
 
 export interface Embedded {
   /** By service: its address, such as `http://127.0.0.1:8002`. */
   readonly urls: ReadonlyMap<ServiceName, string>
   readonly running: ReadonlyMap<ServiceName, Running>
+  /** Stops a service: it answers nobody, and what is sent to it waits. */
+  readonly stop: (name: ServiceName) => Effect.Effect<void>
+  /** Starts it again. */
+  readonly start: (name: ServiceName) => Effect.Effect<void, EmbeddedFailed>
   readonly broker: ReturnType<typeof makeInProcess>
   /** How to connect to a database as its owner. */
   readonly owner: (database: string) => ConnectionOptions
@@ -56,31 +64,55 @@ export const startEmbedded = Effect.fnUntraced(function* (
       ? freePorts(services.flatMap(() => [[], []]))
       : Promise.resolve(services.flatMap((service) => [service.port, service.adminPort]))
   )
-  const launched = yield* Effect.forEach(
-    services,
-    (service, index) =>
-      Effect.gen(function* () {
-        const settings = {
-          orders: { choreography: true, coordination: "orchestration" as const, definition: "place-order" as const },
-          database: { host, port, password: yield* Effect.fromNullishOr(passwords.services.get(service.database)) },
-          host,
-          port: ports[2 * index] ?? service.port,
-          adminPort: ports[2 * index + 1] ?? service.adminPort
-        }
-        const store = layerPostgres(Service.connection(service, settings), service.name)
-        const context = yield* Layer.build(Layer.merge(store, Layer.succeed(Broker, broker.broker)))
-        const running = yield* Service.launch(service, settings, { relay: true }).pipe(Effect.provide(context))
-        return { name: service.name, url: `http://${host}:${settings.port}`, running }
-      }),
-    { concurrency: "unbounded" }
-  ).pipe(Effect.mapError(failed))
+  const whole = yield* Effect.scope
+  const scopes = new Map<ServiceName, Scope.Closeable>()
+  const running = new Map<ServiceName, Running>()
+  const portsOf = (index: number, service: (typeof services)[number]) => ({
+    port: ports[2 * index] ?? service.port,
+    adminPort: ports[2 * index + 1] ?? service.adminPort
+  })
+  const start = (name: ServiceName) =>
+    Effect.gen(function* () {
+      const index = services.findIndex((service) => service.name === name)
+      const service = services[index]
+      if (service === undefined || scopes.has(name)) return
+      const scope = yield* Scope.fork(whole)
+      scopes.set(name, scope)
+      const settings = {
+        orders: { choreography: true, coordination: "orchestration" as const, definition: "place-order" as const },
+        cardProcessorUrl: options.cardProcessorUrl,
+        database: { host, port, password: yield* Effect.fromNullishOr(passwords.services.get(service.database)) },
+        host,
+        ...portsOf(index, service)
+      }
+      const store = layerPostgres(Service.connection(service, settings), service.name)
+      const delivering = repeating(broker.broker, options.deliveries ?? 1)
+      yield* Effect.gen(function* () {
+        const context = yield* Layer.build(Layer.merge(store, Layer.succeed(Broker, delivering)))
+        running.set(name, yield* Service.launch(service, settings, { relay: true }).pipe(Effect.provide(context)))
+      }).pipe(Scope.provide(scope))
+    }).pipe(Effect.mapError(failed))
+  const stop = (name: ServiceName) =>
+    Effect.suspend(() => {
+      const scope = scopes.get(name)
+      scopes.delete(name)
+      return scope === undefined ? Effect.void : Scope.close(scope, Exit.void)
+    })
+  yield* Effect.forEach(services, ({ name }) => start(name), { concurrency: "unbounded" })
 
   return {
-    urls: new Map(launched.map(({ name, url }) => [name, url])),
-    running: new Map(launched.map(({ name, running }) => [name, running])),
+    urls: new Map(services.map((service, index) => [service.name, `http://${host}:${portsOf(index, service).port}`])),
+    running,
+    start,
+    stop,
     broker,
     owner: (name) => ({ host, port, database: name, username: "oncebox_owner", password: passwords.owner })
   }
+})
+
+const repeating = (broker: Broker["Service"], deliveries: number): Broker["Service"] => ({
+  ...broker,
+  publish: (records) => broker.publish(Array.from({ length: deliveries }, () => records).flat())
 })
 
 /** A running Postgres, and the passwords of its roles. */

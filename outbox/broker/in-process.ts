@@ -3,6 +3,7 @@
  * It keeps the port's promises, redelivery and rebalances included; what it holds is gone with the process.
  */
 import { Effect, Layer } from "effect"
+import { hashOf } from "../hash.ts"
 import { Broker, type BrokerRecord, type Outbound, type Subscription, type TakeLimit } from "./broker.ts"
 
 interface Member {
@@ -18,13 +19,6 @@ interface Group {
 }
 
 const partitionName = (topic: string, partition: number): string => `${topic}/${partition}`
-
-/** FNV-1a: any hash will do, as long as it is the same for the same key. */
-const hashOf = (key: string): number => {
-  let hash = 0x811c9dc5
-  for (let i = 0; i < key.length; i++) hash = Math.imul(hash ^ key.charCodeAt(i), 0x01000193)
-  return hash >>> 0
-}
 
 /** A broker with `partitions` partitions for every topic; topics exist as soon as they are named. */
 export const makeInProcess = (options: { readonly partitions: number }) => {

@@ -2,10 +2,10 @@
  * From a record on a topic to what the pass takes: a message for its handler, something unreadable to be parked, or
  * nothing, when the type is known and simply not ours.
  */
-import { Coordination, isHeaderText, maxKeyLength, type Topic } from "../message.ts"
+import { Coordination, decodePayload, isHeaderText, maxKeyLength, maxPayloadLength, type Topic } from "../message.ts"
 import { idOfRecord, storable } from "../delivery/dead-letter.ts"
 import { isUuid } from "../store/inbox.ts"
-import { readPayload, type MessageInput, type UnreadableInput } from "../pass.ts"
+import type { MessageInput, UnreadableInput } from "../inputs.ts"
 import type { BrokerRecord } from "../broker/broker.ts"
 import type { AnyHandler } from "../participant.ts"
 import type { AnyContract } from "../message.ts"
@@ -118,3 +118,9 @@ export const readRecord = (
 
 const isCoordination = (text: string | undefined): text is Coordination =>
   text === "orchestration" || text === "choreography"
+
+/** Decodes a message's payload for its handler, or says why it can't be. */
+const readPayload = (contract: AnyContract, json: string): ReturnType<typeof decodePayload> =>
+  json.length > maxPayloadLength
+    ? { unreadable: `payload has ${json.length} characters, more than the ${maxPayloadLength} a message may have` }
+    : decodePayload(contract, json)

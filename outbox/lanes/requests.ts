@@ -4,7 +4,8 @@
  */
 import { Deferred, Effect, Queue, Schedule, Schema } from "effect"
 import { passLimit, type LaneContext } from "./lane.ts"
-import { runPass, type Outcome, type RequestInput } from "../pass.ts"
+import type { Outcome, RequestInput } from "../inputs.ts"
+import { runPass } from "../pass.ts"
 import type { Coordination, Request } from "../message.ts"
 import type { StoreError, StoreLane } from "../store/store.ts"
 
@@ -71,6 +72,7 @@ export const makeRequestsLane = Effect.fnUntraced(function* (context: LaneContex
             coordination: options?.coordination ?? "orchestration",
             traceparent: options?.traceparent ?? null
           },
+          causation: id,
           payload,
           handler: entry.handler,
           // a key is the client's word for one request to this service, whatever its type

@@ -14,6 +14,8 @@ import {
   type StoreLane,
   type Writes
 } from "./store.ts"
+import { calls } from "./calls.ts"
+import { askFor, refusedCall, takeAndPostpone } from "./memory-calls.ts"
 import type { OutboxMessage } from "../message.ts"
 import { keyOf, type AnyTable } from "../table.ts"
 import type { InboxWindow } from "./inbox.ts"
@@ -59,6 +61,15 @@ export const layerMemory = (
       return Store.of({
         window,
         lane: () => Effect.succeed(lane(database, turn)),
+        callsLane: () => {
+          const { take, postpone } = takeAndPostpone(() => callsOf(database))
+          const alone = turn.withPermit
+          return Effect.succeed({
+            ...lane(database, turn),
+            take: (kind, limit, leaseMs) => alone(take(kind, limit, leaseMs)),
+            postpone: (postponed) => alone(postpone(postponed))
+          })
+        },
         deadLetters: (consumer, filter) =>
           Effect.sync(() => {
             const letters = [...(database.deadLetters.get(consumer)?.values() ?? [])]
@@ -80,6 +91,8 @@ export const layerMemory = (
 const rowsOf = (database: MemoryDatabase, table: AnyTable): ReadonlyArray<object> => [
   ...(database.tables.get(table.name)?.values() ?? [])
 ]
+
+const callsOf = (database: MemoryDatabase) => entry(database.tables, calls.name, () => new Map<string, object>())
 
 const dueAt = (row: object): Date | null => ("due_at" in row && row.due_at instanceof Date ? row.due_at : null)
 
@@ -116,7 +129,7 @@ const lane = (database: MemoryDatabase, turn: Semaphore.Semaphore): StoreLane =>
       rollback: end,
       commit: (writes) =>
         Effect.gen(function* () {
-          const refused = refusal(database, writes)
+          const refused = refusal(database, writes) ?? refusedCall(database.tables.get(calls.name), writes.calls)
           if (refused !== undefined) return yield* refused
           for (const id of opening.unpark) letters.delete(id)
           for (const id of claimed) inbox.add(id)
@@ -129,6 +142,7 @@ const lane = (database: MemoryDatabase, turn: Semaphore.Semaphore): StoreLane =>
               for (const row of [...inserts, ...updates]) rows.set(keyOf(table, row), row)
             }
           }
+          askFor(callsOf(database), writes.calls, now)
           database.outbox.push(...writes.outbox)
         }).pipe(Effect.ensuring(end))
     }

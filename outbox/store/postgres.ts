@@ -20,6 +20,15 @@ import {
 import { statementsOf, type Prepared, type TableStatements } from "./statements.ts"
 import { notAnswered, Pool, unavailable } from "./pool.ts"
 import { readLetters, writeLetters } from "./letters.ts"
+import {
+  askRows,
+  askStatement,
+  oneRequestPerKey,
+  otherRequest,
+  postponedRows,
+  postponeStatement,
+  takeStatement
+} from "./calls.ts"
 import { appendStatement, claimedIds, claimRows, outboxRows } from "./outbox.ts"
 import {
   KeyTaken,
@@ -27,10 +36,12 @@ import {
   RowRefused,
   Store,
   StoreUnavailable,
+  type CallsLane,
   type Load,
   type Opening,
+  type PostponedCall,
   type StoreError,
-  type StoreLane,
+  type TakenCall,
   type Transaction,
   type Writes
 } from "./store.ts"
@@ -52,6 +63,7 @@ export const layerPostgres = (options: ConnectionOptions, name: string): Layer.L
       return Store.of({
         window,
         lane: (laneName, tables) => openLane(options, `${name} ${laneName}`, tables, pool),
+        callsLane: (laneName, tables) => openLane(options, `${name} ${laneName}`, tables, pool),
         deadLetters: (consumer, filter) => pool.use((sql) => readLetters(sql, consumer, filter)),
         nextDue: (table) =>
           pool.use(async (sql) => {
@@ -92,7 +104,11 @@ const openLane = Effect.fnUntraced(function* (
   const lane = new Lane(options, name, statements, pool)
   yield* Effect.addFinalizer(() => Effect.promise(() => lane.close()))
   const turn = yield* Semaphore.make(1)
-  return { begin: (opening) => inTurn(turn, lane.begin(opening)) } satisfies StoreLane
+  return {
+    begin: (opening) => inTurn(turn, lane.begin(opening)),
+    take: (kind, limit, leaseMs) => turn.withPermit(lane.take(kind, limit, leaseMs)),
+    postpone: (calls) => turn.withPermit(lane.postpone(calls))
+  } satisfies CallsLane
 })
 
 /** One transaction at a time: another that is asked for meanwhile waits for the end of this one. */
@@ -117,7 +133,7 @@ const inTurn = Effect.fnUntraced(function* (
 
 /** Whose statement it is decides whose fault its failure is. */
 interface Statement {
-  readonly of: AnyTable | "outbox" | "library"
+  readonly of: AnyTable | "outbox" | "calls" | "library"
   readonly query: PromiseLike<QueryResult>
 }
 type QueryResult = ReadonlyArray<Readonly<Record<string, unknown>>> & {
@@ -262,6 +278,34 @@ class Lane {
     return transaction
   })
 
+  /** One statement, which is its own transaction. When its answer is lost, the calls wait for the end of their lease. */
+  readonly take = Effect.fnUntraced(
+    { self: this },
+    function* (
+      this: Lane,
+      kind: string,
+      limit: number,
+      leaseMs: number
+    ): Effect.fn.Return<ReadonlyArray<TakenCall>, StoreUnavailable> {
+      const [taken = []] = yield* this.alone(takeStatement, [kind, limit, leaseMs])
+      // the columns of its `returning`
+      return taken as unknown as ReadonlyArray<TakenCall>
+    }
+  )
+
+  postpone(calls: ReadonlyArray<PostponedCall>): Effect.Effect<void, StoreUnavailable> {
+    return Effect.asVoid(this.alone(postponeStatement, postponedRows(calls)))
+  }
+
+  private readonly alone = Effect.fnUntraced(
+    { self: this },
+    function* (this: Lane, text: string, parameters: ReadonlyArray<string | number>) {
+      yield* this.connected
+      return yield* this.run([this.statement("library", text, parameters)])
+    },
+    Effect.mapError((error) => (error._tag === "StoreUnavailable" ? error : unavailable(error)))
+  )
+
   private commit(consumer: string, writes: Writes, epoch: number): Effect.Effect<void, StoreError> {
     const rowCounts: Array<readonly [index: number, expected: number, table: string]> = []
     const list: Array<Statement> = []
@@ -274,6 +318,7 @@ class Lane {
       }
     }
     if (writes.parked.length > 0) list.push({ of: "library", query: writeLetters(this.sql, consumer, writes.parked) })
+    if (writes.calls.length > 0) list.push(this.statement("calls", askStatement, askRows(writes.calls)))
     if (writes.outbox.length > 0) list.push(this.statement("outbox", appendStatement, outboxRows(writes.outbox)))
     list.push(this.statement("library", "commit"))
     return Effect.suspend(() => this.run(list, epoch)).pipe(
@@ -346,6 +391,8 @@ class Lane {
       this.partitionsMissing = code === checkViolation
       return unavailable(error)
     }
+    if (of === "calls")
+      return new RowRefused({ table: of, message: constraint === oneRequestPerKey ? otherRequest("a call") : message })
     if (code === uniqueViolation && of.kind !== "log" && constraint === this.tableOf(of).primaryKey)
       return new KeyTaken({ table: of.name })
     return new RowRefused({ table: of.name, message })

@@ -4,7 +4,7 @@
  */
 import { Context, type Effect, Schema, type Scope } from "effect"
 import type { BrokerRecord } from "../broker/broker.ts"
-import type { OutboxMessage } from "../message.ts"
+import type { Coordination, OutboxMessage } from "../message.ts"
 import type { AnyTable } from "../table.ts"
 import type { InboxWindow } from "./inbox.ts"
 
@@ -49,6 +49,40 @@ export const parkedKey = (topic: string, key: string): string => `${topic}\n${ke
 /** Why a message was parked. */
 export type ParkReason = "unreadable" | "unknown-type" | "decision-failed" | "row-refused" | "outside-window" | "behind"
 
+/** A call as the pass that asks for it writes it; `request` is JSON text. What it is asked by is kept for its result. */
+export interface NewCall {
+  /** Kind and key, as `kind:key`. */
+  readonly id: string
+  readonly kind: string
+  readonly key: string
+  readonly request: string
+  readonly correlation: string | null
+  readonly causation: string | null
+  readonly coordination: Coordination
+  readonly traceparent: string | null
+}
+
+/** A call that is ours until its lease is over. */
+export interface TakenCall extends Omit<NewCall, "request"> {
+  readonly request: unknown
+  /** What came of it, when that is known and could not be decided; else null. */
+  readonly result: unknown
+  /** How often it was taken, this time included. */
+  readonly attempt: number
+}
+
+/** A call that is given back, to be taken again later. */
+export interface PostponedCall {
+  readonly id: string
+  /** The attempt that gives it back: when the call was taken again since, nothing happens. */
+  readonly attempt: number
+  readonly afterMs: number
+  /** Null leaves the last error as it is. */
+  readonly error: string | null
+  /** What came of it, as JSON text, to be decided next time; null leaves it as it is. */
+  readonly result: string | null
+}
+
 export interface Writes {
   readonly changes: ReadonlyArray<{
     readonly table: AnyTable
@@ -59,6 +93,8 @@ export interface Writes {
     readonly changed: ReadonlySet<string>
   }>
   readonly outbox: ReadonlyArray<OutboxMessage>
+  /** Calls to the outside. One that exists is left as it is; when it asks for something else, the row is refused. */
+  readonly calls: ReadonlyArray<NewCall>
   readonly parked: ReadonlyArray<DeadLetter>
 }
 
@@ -83,6 +119,21 @@ export interface Transaction {
 /** A lane's own connection: one transaction at a time, used by nobody else. */
 export interface StoreLane {
   readonly begin: (opening: Opening) => Effect.Effect<Transaction, StoreError>
+}
+
+/** The lane of the calls: what it takes and gives back is committed at once, between its transactions. */
+export interface CallsLane extends StoreLane {
+  /**
+   * Takes calls that are due, oldest first, for as long as the lease. Several replicas never take the same call, unless
+   * its lease is over and it was neither done nor given back: then its taker is taken for dead.
+   */
+  readonly take: (
+    kind: string,
+    limit: number,
+    leaseMs: number
+  ) => Effect.Effect<ReadonlyArray<TakenCall>, StoreUnavailable>
+  /** Gives calls back that are not done. */
+  readonly postpone: (calls: ReadonlyArray<PostponedCall>) => Effect.Effect<void, StoreUnavailable>
 }
 
 /** Nobody's fault, or not the message's: the same pass may well succeed later. Never parks anything. */
@@ -116,6 +167,11 @@ export class Store extends Context.Service<
       name: string,
       tables: ReadonlyArray<AnyTable>
     ) => Effect.Effect<StoreLane, StoreUnavailable, Scope.Scope>
+    /** As `lane`, for a participant that calls to the outside. */
+    readonly callsLane: (
+      name: string,
+      tables: ReadonlyArray<AnyTable>
+    ) => Effect.Effect<CallsLane, StoreUnavailable, Scope.Scope>
     /** Parked messages of a consumer in the order they were read, those with these ids or, without ids, all. */
     readonly deadLetters: (
       consumer: string,

@@ -1,8 +1,16 @@
 import { expect, test } from "bun:test"
 import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
-import { Effect, Redacted } from "effect"
+import { Effect, Redacted, References } from "effect"
+import { record } from "./bank.ts"
 import { database } from "./postgres.ts"
+import { Broker } from "../broker/broker.ts"
+import { makeInProcess } from "../broker/in-process.ts"
+import { charger, Pay, payment, Settled } from "../examples/charge.ts"
+import { run } from "../runtime.ts"
+import { emptyDatabase, layerMemory } from "../store/memory.ts"
+import { startProcessor } from "../../stack/processor.ts"
+import { until } from "../../stack/wait.ts"
 
 const schema = `
   create table invoices (id text primary key, total int not null, paid int not null);
@@ -43,6 +51,41 @@ test("an existing service adopts outbox and inbox alone: examples/adopt.ts print
     )
   ))
 
+test("the README's payment is taken by a card processor once, whatever becomes of its answers", () =>
+  Effect.runPromise(
+    Effect.scoped(
+      Effect.gen(function* () {
+        const processor = yield* Effect.acquireRelease(
+          Effect.sync(() => startProcessor()),
+          (started) => Effect.promise(() => started.stop())
+        )
+        yield* Effect.promise(() =>
+          fetch(`${processor.url}/control`, { method: "PUT", body: JSON.stringify({ loseAnswers: 1 }) })
+        )
+        const stored = emptyDatabase()
+        const { broker } = makeInProcess({ partitions: 1 })
+        const running = yield* run(payment, { callers: [charger(processor.url)] }).pipe(
+          Effect.provide(layerMemory(stored)),
+          Effect.provideService(Broker, broker),
+          Effect.provideService(References.MinimumLogLevel, "None")
+        )
+        const { topic, key, value, headers } = record(Pay.of({ orderId: "o-1", amount: 10 }))
+        const texts = Object.fromEntries(Object.entries(headers).map(([name, text]) => [name, String(text)]))
+
+        yield* broker.publish([{ topic, key: String(key), value: value ?? "", headers: texts }])
+        yield* Effect.promise(() => until("its result", 10_000, () => running.counters().calls === 1))
+
+        expect(running.counters()).toMatchObject({ call_attempts: 2, call_failures: 1 })
+        expect([...(stored.tables.get("payments")?.values() ?? [])]).toEqual([{ order_id: "o-1", status: "CHARGED" }])
+        expect(stored.outbox.map(({ type, payload }) => [type, payload])).toEqual([
+          [Settled.type, JSON.stringify({ orderId: "o-1", status: "CHARGED" })]
+        ])
+        const charges = yield* Effect.promise(async () => (await fetch(`${processor.url}/charges`)).text())
+        expect(JSON.parse(charges).items).toHaveLength(1)
+      })
+    )
+  ))
+
 test("the README's code is code of the examples", () => {
   const folder = join(import.meta.dir, "..", "examples")
   const examples = readdirSync(folder).map((file) => readFileSync(join(folder, file), "utf8"))
@@ -51,6 +94,6 @@ test("the README's code is code of the examples", () => {
 
   const long = blocks.filter((block) => block.split("\n").length > 3)
 
-  expect(long.length).toBe(3)
+  expect(long.length).toBe(4)
   for (const block of long) expect(examples.some((example) => example.includes(block))).toBe(true)
 })

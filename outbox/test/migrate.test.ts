@@ -170,6 +170,7 @@ describe("the library's migrations", () => {
     await Migrations.run(owner, [Migrations.core, Migrations.saga])
 
     expect(core).toEqual([
+      "calls",
       "dead_letters",
       "idempotency_keys",
       "inbox",

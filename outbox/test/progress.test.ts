@@ -2,8 +2,9 @@
 import { expect, test } from "bun:test"
 import { Schema } from "effect"
 import { Topic } from "../message.ts"
-import { progressOf } from "../progress.ts"
-import { Saga, type SagaRow } from "../saga.ts"
+import { progressOf } from "../sagas/progress.ts"
+import { Saga } from "../sagas/saga.ts"
+import type { SagaRow } from "../sagas/tables.ts"
 import { decidedAt } from "../testing/index.ts"
 
 const topic = Topic.events("things")

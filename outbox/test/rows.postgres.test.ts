@@ -57,13 +57,13 @@ const opened = Effect.gen(function* () {
     Effect.gen(function* () {
       const transaction = yield* lane.begin(nothing)
       const changes = [{ table: things, inserts: rows, updates: [], changed: new Set<string>() }]
-      yield* transaction.commit({ changes, outbox: [], parked: [] })
+      yield* transaction.commit({ changes, outbox: [], calls: [], parked: [] })
     })
   const update = (rows: ReadonlyArray<object>, changed: ReadonlyArray<string>) =>
     Effect.gen(function* () {
       const transaction = yield* lane.begin(nothing)
       const changes = [{ table: things, inserts: [], updates: rows, changed: new Set(changed) }]
-      yield* transaction.commit({ changes, outbox: [], parked: [] })
+      yield* transaction.commit({ changes, outbox: [], calls: [], parked: [] })
     })
   const load = (keys: ReadonlyArray<string>) =>
     Effect.gen(function* () {

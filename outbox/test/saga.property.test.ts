@@ -7,7 +7,10 @@ import { Schema } from "effect"
 import fc from "fast-check"
 import { Topic, type AnyContract, type Outgoing } from "../message.ts"
 import type { Context } from "../participant.ts"
-import { advance, Saga, type Advance, type SagaDefinition, type SagaInput, type SagaRow } from "../saga.ts"
+import { advance, type Advance, type SagaInput } from "../sagas/advance.ts"
+import type { SagaDefinition } from "../sagas/definition.ts"
+import { Saga } from "../sagas/saga.ts"
+import type { SagaRow } from "../sagas/tables.ts"
 
 const runs = { seed: Number(process.env["SEED"] ?? 20260301), numRuns: 1_000 }
 

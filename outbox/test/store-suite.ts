@@ -35,7 +35,9 @@ import { decide, readerOf } from "../lanes/topics.ts"
 import { readRecord } from "../lanes/decode.ts"
 import type { Outgoing } from "../message.ts"
 import type { Participant } from "../participant.ts"
-import { idempotencyKeys, runDue, runPass } from "../pass.ts"
+import { runDue } from "../due.ts"
+import { idempotencyKeys } from "../inputs.ts"
+import { runPass } from "../pass.ts"
 import { run } from "../runtime.ts"
 import { timeOf } from "../store/inbox.ts"
 import { Store, StoreUnavailable, type StoreLane, type Transaction } from "../store/store.ts"
@@ -116,6 +118,7 @@ export const replicaOf = Effect.fnUntraced(function* (
       consumer: participant.name,
       tables: participant.tables,
       window: world.store.window,
+      calls: participant.calls,
       newId: () => Bun.randomUUIDv7(),
       committed: () => {}
     }

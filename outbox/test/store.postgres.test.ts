@@ -1,6 +1,6 @@
 /** The Postgres store keeps the promises of a store, and those that only a real database can put to the test. */
 import { describe, expect } from "bun:test"
-import { Effect, Fiber, Layer, Schema, type Scope } from "effect"
+import { Effect, Fiber, Schema, type Scope } from "effect"
 import { accounts, Deposit, entries, idOf, Open, PlaceHold, record, ReleaseHold, Report, schema } from "./bank.ts"
 import { database, sharedDatabase, type Database } from "./postgres.ts"
 import { startProxy, type Fate, type Proxy } from "./proxy.ts"
@@ -14,34 +14,19 @@ import {
   type World,
   type Wrap
 } from "./store-suite.ts"
+import { postgresWorld } from "./worlds.ts"
 import { Topic } from "../message.ts"
 import { Participant } from "../participant.ts"
 import { failureOf, type Bounds } from "../store/connection.ts"
 import { slotOf, timeOf } from "../store/inbox.ts"
-import { layerPostgres } from "../store/postgres.ts"
-import { Store, type Opening } from "../store/store.ts"
+import type { Opening } from "../store/store.ts"
 import { Table, type Tables } from "../table.ts"
 import { until } from "../../stack/wait.ts"
 
 const template = { schema }
 
 const worldOf = (db: Database, how: { readonly port?: number; readonly bounds?: Partial<Bounds> } = {}) =>
-  Effect.gen(function* () {
-    const context = yield* Layer.build(layerPostgres({ ...db.service, ...how }, "bank"))
-    return {
-      store: yield* Effect.provideContext(Store, context),
-      sideBySide: true,
-      rows: (table) => db.owner.unsafe(`select ${table.columns.join(", ")} from ${table.name}`),
-      // within one partition the place of a row tells when it was written
-      outbox: () =>
-        db.owner`
-          select id, topic, key, type, payload, causation, correlation
-          from outbox
-          order by tableoid, ctid`,
-      inbox: async () =>
-        (await db.owner<Array<{ id: string }>>`select message_id as id from inbox order by 1`).map(({ id }) => id)
-    } satisfies World
-  })
+  postgresWorld(db, "bank", how)
 
 storeSuite(
   "the Postgres store",
@@ -605,7 +590,7 @@ describe("the Postgres store: a transaction", () => {
       const transaction = yield* lane.begin({ ...opening, claims: [{ id: Bun.randomUUIDv7(), bucket: 0 }] })
 
       const load = yield* Effect.exit(transaction.load([{ table: accounts, keys: ["\u0000"] }]))
-      const commit = yield* Effect.flip(transaction.commit({ changes: [], outbox: [], parked: [] }))
+      const commit = yield* Effect.flip(transaction.commit({ changes: [], outbox: [], calls: [], parked: [] }))
 
       expect(load._tag).toBe("Failure")
       expect([commit._tag, commit.message]).toEqual(["StoreUnavailable", "COMMIT was answered with ROLLBACK"])
@@ -649,7 +634,7 @@ describe("the Postgres store: a transaction", () => {
               if (lane === undefined) return 0
               const bucket = slotOf(Date.now(), world.store.window)
               const transaction = yield* lane.begin({ ...opening, claims: ordered.map((id) => ({ id, bucket })) })
-              yield* transaction.commit({ changes: [], outbox: [], parked: [] })
+              yield* transaction.commit({ changes: [], outbox: [], calls: [], parked: [] })
               return transaction.claimed.size
             })
           ),
@@ -823,6 +808,8 @@ describe("the Postgres store: its tables", () => {
         `delete from inbox_${slot}`,
         "delete from idempotency_keys",
         "update idempotency_keys set reply = null",
+        "delete from calls",
+        "truncate calls",
         "truncate dead_letters",
         "update oncebox_settings set slot_ms = 1000",
         "drop publication outbox"

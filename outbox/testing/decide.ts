@@ -2,20 +2,25 @@
  * A participant's decisions without a store: given these rows, when that comes, then those rows and messages.
  * As in a pass, a decision reads only rows that it touches, and all that comes and goes must fit tables and contracts.
  */
-import { encodePayload, keyOfPayload, type Outgoing } from "../message.ts"
+import { sealCall, type CallResult } from "../call.ts"
+import { encodePayload, encodePlain, keyOfPayload, type Outgoing } from "../message.ts"
 import type { Decision, Participant } from "../participant.ts"
 import { keyOf, WorkingSet, type Puts, type Tables } from "../table.ts"
 
 /** When everything is decided, but for rows that fall due later. */
 export const decidedAt = new Date("2026-01-01T00:00:00.000Z")
 
-/** A message, a request, or the row under a key that falls due, at its time or at a later one. */
-export type Input = Outgoing | { readonly request: { readonly type: string }; readonly payload: object } | Due
+/**
+ * A message, a request, a call's result, such as `Charge.answered(…)`, or the row under a key that falls due, at its time
+ * or at a later one.
+ */
+export type Input =
+  Outgoing | { readonly request: { readonly type: string }; readonly payload: object } | CallResult | Due
 type Due = { readonly due: string; readonly key: string; readonly at?: Date }
 
 /** The last input's decision, and the rows and log entries that all of them left. */
 export type Decided<T extends Tables> = Decision<T> & { readonly rows: Required<Puts<T>> }
-type Deciding = Pick<Participant<Tables>, "tables" | "messages" | "requests" | "timers">
+type Deciding = Pick<Participant<Tables>, "tables" | "messages" | "requests" | "timers" | "calls">
 
 /** Decides the inputs in order: each sees what the earlier ones left. */
 export const decideWith = <T extends Tables>(by: Participant<T>, given: Puts<T>, ...inputs: ReadonlyArray<Input>) => {
@@ -42,6 +47,7 @@ const decideOne = (by: Deciding, stored: Puts<Tables>, input: Input, newId: () =
   const decision = handler.decide(view, payload, context)
   working.apply(decision.put ?? {})
   decision.send?.forEach(encodePayload)
+  decision.call?.forEach((asked) => sealCall(asked, { ...context, causation: null }, by.calls))
   const rows = Object.entries(by.tables).map(([name, table]) => {
     const put = decision.put?.[name] ?? []
     const replaced = new Set(table.kind === "rows" ? put.map((row) => keyOf(table, row)) : [])
@@ -63,6 +69,13 @@ const arrivalOf = (by: Deciding, stored: Puts<Tables>, input: Input) => {
   if ("request" in input) {
     const { request, payload } = input
     return { ...cause, type: request.type, handler: by.requests.get(request.type)?.handler, payload }
+  }
+  if ("called" in input) {
+    const { called, payload, correlation, coordination } = input
+    encodePlain(called.kind, called.request, payload.request)
+    encodePlain(called.kind, called.result, payload.result)
+    const handler = by.calls.get(called.kind)?.handler
+    return { ...cause, type: `called ${called.kind}`, key: payload.key, correlation, coordination, handler, payload }
   }
   encodePayload(input)
   const { contract, payload, correlation, coordination = "orchestration" } = input

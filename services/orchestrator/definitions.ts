@@ -29,7 +29,7 @@ import {
   QuoteOrderCommand,
   ReserveProductCommand
 } from "../product/contract.ts"
-import { Amount, Id, Items, Lines, type DefinitionName } from "../shell/bounds.ts"
+import { Amount, Id, Items, Lines, PaymentMethod, type DefinitionName } from "../shell/bounds.ts"
 import {
   CancelShipmentCommand,
   CreateShipmentCommand,
@@ -41,6 +41,7 @@ import {
 const OrderData = Schema.Struct({
   userId: Id,
   items: Items,
+  payment: PaymentMethod,
   /** Null until the products are reserved or quoted. */
   lines: Schema.NullOr(Lines),
   total: Schema.NullOr(Amount)
@@ -54,11 +55,12 @@ const create = (definition: DefinitionName) =>
   step({
     ...patience,
     name: "create",
-    ask: ({ id, data: { userId, items } }) => CreateOrderCommand.of({ orderId: id, userId, items, definition }),
+    ask: ({ id, data: { userId, items, payment } }) =>
+      CreateOrderCommand.of({ orderId: id, userId, items, payment, definition }),
     success: OrderCreatedEvent,
     undo: {
-      ask: ({ id, data: { userId, items }, reason }) =>
-        RejectOrderCommand.of({ orderId: id, userId, items, definition, reason: reason ?? "CANCELLED" }),
+      ask: ({ id, data: { userId, items, payment }, reason }) =>
+        RejectOrderCommand.of({ orderId: id, userId, items, payment, definition, reason: reason ?? "CANCELLED" }),
       done: OrderRejectedEvent
     }
   })
@@ -90,7 +92,10 @@ const reserve = step({
 const pay = step({
   ...patience,
   name: "pay",
-  ask: (saga) => ProcessPaymentCommand.of({ orderId: saga.id, userId: saga.data.userId, amount: priced(saga).total }),
+  ask: (saga) => {
+    const { userId, payment } = saga.data
+    return ProcessPaymentCommand.of({ orderId: saga.id, userId, amount: priced(saga).total, payment })
+  },
   success: PaymentProcessedEvent,
   failure: PaymentFailedEvent,
   undo: { ask: ({ id }) => RefundPaymentCommand.of({ orderId: id }), done: PaymentRefundedEvent }
@@ -141,9 +146,10 @@ const priced = ({ id, data: { lines, total } }: SagaView<OrderData>) => {
 }
 
 /** What a saga knows of its order at the start. */
-export const ordered = ({ userId, items }: Pick<OrderData, "userId" | "items">): OrderData => ({
+export const ordered = ({ userId, items, payment }: Pick<OrderData, "userId" | "items" | "payment">): OrderData => ({
   userId,
   items,
+  payment,
   lines: null,
   total: null
 })

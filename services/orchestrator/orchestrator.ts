@@ -2,11 +2,18 @@
 import { Schema } from "effect"
 import { Coordination, Orchestrator, Request, Saga, type SagaRow } from "oncebox"
 import { OrderCreatedEvent, OrderView, type OrderStatus } from "../order/contract.ts"
-import { DefinitionName, Id, Items, OrderId } from "../shell/bounds.ts"
+import { DefinitionName, Id, Items, OrderId, PaymentMethod } from "../shell/bounds.ts"
 import { definitions, ordered, payFirst, placeOrder } from "./definitions.ts"
 
 export const StartOrder = Request.make("StartOrder", {
-  payload: { orderId: OrderId, userId: Id, items: Items, coordination: Coordination, definition: DefinitionName },
+  payload: {
+    orderId: OrderId,
+    userId: Id,
+    items: Items,
+    payment: PaymentMethod,
+    coordination: Coordination,
+    definition: DefinitionName
+  },
   reply: OrderView
 })
 
@@ -56,13 +63,14 @@ export const orderView = (
   saga: Pick<SagaRow, "id" | "definition" | "state" | "data" | "reason" | "coordination" | "started_at">
 ): OrderView => {
   const definition = definitionName(saga.definition)
-  const { userId, items, lines, total } = definitionOf(saga).decode(saga.data)
+  const { userId, items, payment, lines, total } = definitionOf(saga).decode(saga.data)
   return {
     id: saga.id,
     sagaId: saga.id,
     userId,
     items: lines ?? items,
     total,
+    payment,
     status: statusOf[saga.state],
     reason: saga.reason,
     coordination: saga.coordination,

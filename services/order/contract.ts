@@ -9,6 +9,7 @@ import {
   Lines,
   order,
   OrderId,
+  PaymentMethod,
   Price,
   Quantity,
   Reason,
@@ -20,13 +21,13 @@ export const ordersEvents = Topic.events("orders-events")
 
 export const CreateOrderCommand = ordersCommands.message(
   "CreateOrderCommand",
-  { orderId: OrderId, userId: Id, items: Items, definition: DefinitionName },
+  { orderId: OrderId, userId: Id, items: Items, payment: PaymentMethod, definition: DefinitionName },
   { key: "orderId" }
 )
 
 export const OrderCreatedEvent = ordersEvents.message(
   "OrderCreatedEvent",
-  { orderId: OrderId, userId: Id, items: Items, definition: DefinitionName },
+  { orderId: OrderId, userId: Id, items: Items, payment: PaymentMethod, definition: DefinitionName },
   { key: "orderId" }
 )
 
@@ -48,7 +49,7 @@ export const OrderApprovalRefusedEvent = ordersEvents.message(
 /** Carries the whole order, so that one which was never created can be recorded as rejected. */
 export const RejectOrderCommand = ordersCommands.message(
   "RejectOrderCommand",
-  { orderId: OrderId, userId: Id, items: Items, definition: DefinitionName, reason: Reason },
+  { orderId: OrderId, userId: Id, items: Items, payment: PaymentMethod, definition: DefinitionName, reason: Reason },
   { key: "orderId" }
 )
 
@@ -86,6 +87,7 @@ export const OrderView = Schema.Struct({
   userId: Id,
   items: Schema.Array(Schema.Struct({ productId: Id, quantity: Quantity, price: Schema.optionalKey(Price) })),
   total: Schema.NullOr(Amount),
+  payment: PaymentMethod,
   status: OrderStatus,
   reason: Schema.NullOr(Reason),
   coordination: Coordination,

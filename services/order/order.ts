@@ -1,7 +1,7 @@
 /** Orders and their history. The order's row is the fence: whatever is asked again is answered from it. */
 import { Schema } from "effect"
 import { Coordination, Participant, Request, Table, type Outgoing, type RowOf } from "oncebox"
-import { Amount, DefinitionName, Id, Items, Lines, OrderId, Reason } from "../shell/bounds.ts"
+import { Amount, DefinitionName, Id, Items, Lines, OrderId, PaymentMethod, Reason } from "../shell/bounds.ts"
 import {
   ApproveOrderCommand,
   CancelOrderCommand,
@@ -25,6 +25,7 @@ export const orders = Table.make("orders", {
     /** The items with their prices, once the order is approved. */
     lines: Schema.NullOr(Lines),
     total: Schema.NullOr(Amount),
+    payment: PaymentMethod,
     status: OrderStatus,
     reason: Schema.NullOr(Reason),
     coordination: Coordination,
@@ -44,7 +45,14 @@ export const ordersHistory = Table.log("orders_history", {
 })
 
 export const PlaceOrder = Request.make("PlaceOrder", {
-  payload: { orderId: OrderId, userId: Id, items: Items, coordination: Coordination, definition: DefinitionName },
+  payload: {
+    orderId: OrderId,
+    userId: Id,
+    items: Items,
+    payment: PaymentMethod,
+    coordination: Coordination,
+    definition: DefinitionName
+  },
   reply: OrderView
 })
 
@@ -165,7 +173,7 @@ const cancel = (order: Order, reason: string, now: Date): Order =>
     : { ...order, status: "CANCELLING", reason, due_at: nextAnnouncement(now, now) }
 
 const created = (
-  { orderId, userId, items, definition }: typeof CreateOrderCommand.schema.Type,
+  { orderId, userId, items, payment, definition }: typeof CreateOrderCommand.schema.Type,
   coordination: Coordination,
   now: Date
 ): Order => ({
@@ -174,6 +182,7 @@ const created = (
   items,
   lines: null,
   total: null,
+  payment,
   status: "CREATED",
   reason: null,
   coordination,
@@ -200,11 +209,11 @@ const nextAnnouncement = (createdAt: Date, now: Date): Date => {
 
 /** What the others need to know of the order's status. */
 const announcement = (order: Order): Outgoing => {
-  const { id, user_id, items, coordination, definition, status, reason } = order
+  const { id, user_id, items, payment, coordination, definition, status, reason } = order
   if (status === "REJECTED") return rejection(order)
   return status === "CANCELLING"
     ? OrderCancelRequestedEvent.of({ orderId: id, reason: reason ?? cancelledByUser }, { coordination })
-    : OrderCreatedEvent.of({ orderId: id, userId: user_id, items, definition }, { coordination })
+    : OrderCreatedEvent.of({ orderId: id, userId: user_id, items, payment, definition }, { coordination })
 }
 
 const rejection = ({ id, reason, coordination }: Order): Outgoing =>
@@ -223,6 +232,7 @@ export const orderView = (order: Order): OrderView => ({
   userId: order.user_id,
   items: order.lines ?? order.items,
   total: order.total,
+  payment: order.payment,
   status: order.status,
   reason: order.reason,
   coordination: order.coordination,

@@ -5,12 +5,29 @@
  */
 import { Schema } from "effect"
 import { Topic } from "oncebox"
-import { Amount, Balance, DepositAmount, DepositId, Id, order, OrderId, Position, Reason } from "../shell/bounds.ts"
+import {
+  Amount,
+  Balance,
+  DepositAmount,
+  DepositId,
+  Id,
+  order,
+  OrderId,
+  PaymentMethod,
+  Position,
+  Reason
+} from "../shell/bounds.ts"
 
 export const paymentsCommands = Topic.commands("payments-commands")
 export const paymentsEvents = Topic.events("payments-events")
 
-const movement = { userId: Id, amount: Amount, balance: Balance, position: Position }
+/** The account's balance and ledger position are null when a card was charged: the account's money did not move. */
+const movement = {
+  userId: Id,
+  amount: Amount,
+  balance: Schema.NullOr(Balance),
+  position: Schema.NullOr(Position)
+}
 
 /** Money that was taken from an account or given back to it. */
 export const Movement = Schema.Struct(movement)
@@ -18,7 +35,7 @@ export type Movement = typeof Movement.Type
 
 export const ProcessPaymentCommand = paymentsCommands.message(
   "ProcessPaymentCommand",
-  { orderId: OrderId, userId: Id, amount: Amount, order },
+  { orderId: OrderId, userId: Id, amount: Amount, payment: PaymentMethod, order },
   { key: "orderId" }
 )
 
@@ -64,7 +81,7 @@ export const DepositMoneyCommand = paymentsCommands.message(
 
 export const DepositMadeEvent = paymentsEvents.message(
   "DepositMadeEvent",
-  { depositId: DepositId, ...movement },
+  { depositId: DepositId, ...movement, balance: Balance, position: Position },
   { key: "userId" }
 )
 

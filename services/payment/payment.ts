@@ -4,50 +4,19 @@
  */
 import { Schema } from "effect"
 import { Participant, Table, type Decision, type Outgoing, type RowOf } from "oncebox"
-import {
-  alreadyCancelled,
-  along,
-  Amount,
-  Balance,
-  DepositId,
-  greatestAmount,
-  Id,
-  OrderId,
-  Position,
-  Reason
-} from "../shell/bounds.ts"
+import { Amount, Balance, DepositId, greatestAmount, Id, OrderId, Position } from "../shell/bounds.ts"
+import { failedOnDemand, failsOnDemand, failureRules } from "../shell/failures.ts"
 import { UserCreatedEvent, UserDeletedEvent } from "../user/contract.ts"
 import {
   AccountClosedEvent,
   AccountOpenedEvent,
   DepositMoneyCommand,
-  PaymentFailedEvent,
-  PaymentProcessedEvent,
-  PaymentRefundedEvent,
   ProcessPaymentCommand,
-  RefundPaymentCommand,
-  type Movement
+  RefundPaymentCommand
 } from "./contract.ts"
+import { Charge, charged, givenBack, pending, Refund, takenBack } from "./card.ts"
 import { depositOutcome, deposits, type Deposit } from "./deposit.ts"
-
-export const payments = Table.make("payments", {
-  key: "order_id",
-  row: {
-    order_id: OrderId,
-    /** Null when the payment was cancelled before it was asked for. */
-    user_id: Schema.NullOr(Id),
-    amount: Amount,
-    status: Schema.Literals(["PROCESSED", "FAILED", "REFUNDED", "CANCELLED"]),
-    reason: Schema.NullOr(Reason),
-    /** What the account was left with, to answer the same again; null when no money moved. */
-    balance: Schema.NullOr(Balance),
-    position: Schema.NullOr(Position),
-    refund_balance: Schema.NullOr(Balance),
-    refund_position: Schema.NullOr(Position),
-    updated_at: Schema.Date
-  }
-})
-export type Payment = RowOf<typeof payments>
+import { nothingPaid, outcomeOf, payments, refundOf, type Payment } from "./outcome.ts"
 
 export const accounts = Table.make("accounts", {
   key: "user_id",
@@ -79,7 +48,7 @@ export const ledger = Table.log("ledger", {
 export type LedgerEntry = RowOf<typeof ledger>
 
 // payments come first: whose account a refund touches is told by the payment
-const tables = { payments, deposits, accounts, ledger }
+const tables = { payments, deposits, accounts, ledger, failure_rules: failureRules }
 
 export const payment = Participant.make("payment", tables)
   .on(UserCreatedEvent, {
@@ -115,15 +84,21 @@ export const payment = Participant.make("payment", tables)
     }
   })
   .on(ProcessPaymentCommand, {
-    touches: { payments: ({ orderId }) => [orderId], accounts: ({ userId }) => [userId] },
-    decide: ({ payments, accounts }, command, { now }) => {
-      const { orderId, userId, amount } = command
+    touches: {
+      payments: ({ orderId }) => [orderId],
+      accounts: ({ userId }) => [userId],
+      failure_rules: () => ["pay"]
+    },
+    decide: ({ payments, accounts, failure_rules }, command, { now }) => {
+      const { orderId, userId, amount, payment: method } = command
       const earlier = payments.get(orderId)
-      if (earlier !== undefined) return { send: [outcomeOf(earlier, command)] }
-      const asked: Payment = { ...nothingPaid(orderId, now), user_id: userId, amount }
+      if (earlier !== undefined) return { send: outcomeOf(earlier, command) }
+      const asked: Payment = { ...nothingPaid(orderId, now, method.method), user_id: userId, amount }
       const account = accounts.get(userId)
       if (account === undefined) return failed(asked, "USER_UNKNOWN", command)
       if (account.closed_at !== null) return failed(asked, "ACCOUNT_CLOSED", command)
+      if (failsOnDemand(failure_rules.get("pay"), orderId, amount)) return failed(asked, failedOnDemand, command)
+      if (method.method === "card") return pending(asked, command, method)
       return account.balance < amount
         ? failed(asked, "INSUFFICIENT_FUNDS", command)
         : processed(asked, account, command, now)
@@ -137,37 +112,33 @@ export const payment = Participant.make("payment", tables)
     decide: ({ payments, accounts }, { orderId }, { now }) => {
       const earlier = payments.get(orderId)
       if (earlier === undefined) return cancelled(nothingPaid(orderId, now))
-      if (earlier.status !== "PROCESSED") return { send: [refundOf(earlier)] }
+      const toTakeBack = earlier.status === "PROCESSED" || earlier.status === "PENDING"
+      if (!toTakeBack) return { send: refundOf(earlier) }
+      if (earlier.method === "card") return takenBack(earlier, now)
       const [account] = payerOf(earlier).map((payer) => accounts.get(payer))
       // accounts are never deleted: what was paid can always be given back
       if (account === undefined) throw new Error(`order ${orderId} was paid from an account that does not exist`)
       return refunded(earlier, account, now)
     }
   })
-
-/** Left like this by a refund that came first, it refuses the command when it comes. */
-const nothingPaid = (orderId: string, now: Date): Payment => ({
-  order_id: orderId,
-  user_id: null,
-  amount: 0,
-  status: "CANCELLED",
-  reason: null,
-  balance: null,
-  position: null,
-  refund_balance: null,
-  refund_position: null,
-  updated_at: now
-})
+  .called(Charge, {
+    touches: { payments: ({ key }) => [key] },
+    decide: ({ payments }, { key, request, result }, { now }) => charged(payments.get(key), request, result, now)
+  })
+  .called(Refund, {
+    touches: { payments: ({ key }) => [key] },
+    decide: ({ payments }, { key }, { now }) => givenBack(payments.get(key), now)
+  })
 
 type Settlement = Decision<typeof tables, void>
 
-const cancelled = (payment: Payment): Settlement => ({ put: { payments: [payment] }, send: [refundOf(payment)] })
+const cancelled = (payment: Payment): Settlement => ({ put: { payments: [payment] }, send: refundOf(payment) })
 
 type Command = typeof ProcessPaymentCommand.schema.Type
 
 const failed = (asked: Payment, reason: string, command: Command): Settlement => {
   const payment: Payment = { ...asked, status: "FAILED", reason }
-  return { put: { payments: [payment] }, send: [outcomeOf(payment, command)] }
+  return { put: { payments: [payment] }, send: outcomeOf(payment, command) }
 }
 
 const processed = (asked: Payment, account: Account, command: Command, now: Date): Settlement => {
@@ -175,7 +146,7 @@ const processed = (asked: Payment, account: Account, command: Command, now: Date
   const { balance, position } = debited
   const payment: Payment = { ...asked, status: "PROCESSED", balance, position }
   const entry = entryOf(debited, { amount: -asked.amount, kind: "PAYMENT", order_id: asked.order_id, at: now })
-  return { put: { payments: [payment], accounts: [debited], ledger: [entry] }, send: [outcomeOf(payment, command)] }
+  return { put: { payments: [payment], accounts: [debited], ledger: [entry] }, send: outcomeOf(payment, command) }
 }
 
 const refunded = (paid: Payment, account: Account, now: Date): Settlement => {
@@ -183,7 +154,7 @@ const refunded = (paid: Payment, account: Account, now: Date): Settlement => {
   const { balance: refund_balance, position: refund_position } = credited
   const payment: Payment = { ...paid, status: "REFUNDED", refund_balance, refund_position, updated_at: now }
   const entry = entryOf(credited, { amount: paid.amount, kind: "REFUND", order_id: paid.order_id, at: now })
-  return { put: { payments: [payment], accounts: [credited], ledger: [entry] }, send: [refundOf(payment)] }
+  return { put: { payments: [payment], accounts: [credited], ledger: [entry] }, send: refundOf(payment) }
 }
 
 type AskedDeposit = Pick<Deposit, "deposit_id" | "user_id" | "amount" | "decided_at">
@@ -225,24 +196,7 @@ const entryOf = (
 ): LedgerEntry => ({ user_id, balance, position, order_id: null, deposit_id: null, ...movement })
 
 const payerOf = (payment: Payment | undefined): ReadonlyArray<string> =>
-  payment?.status === "PROCESSED" && payment.user_id !== null ? [payment.user_id] : []
+  payment?.status === "PROCESSED" && payment.method === "account" && payment.user_id !== null ? [payment.user_id] : []
 
 const opening = ({ user_id, opening_balance }: Account): Outgoing =>
   AccountOpenedEvent.of({ userId: user_id, balance: opening_balance, position: 1 })
-
-const outcomeOf = (payment: Payment, command: Command): Outgoing => {
-  const { order_id: orderId, status, reason, balance, position } = payment
-  const taken = status === "PROCESSED" ? movementOf(payment, balance, position) : null
-  return taken === null
-    ? PaymentFailedEvent.of({ orderId, reason: reason ?? alreadyCancelled })
-    : PaymentProcessedEvent.of({ orderId, ...taken, ...along(command) })
-}
-
-const refundOf = (payment: Payment): Outgoing =>
-  PaymentRefundedEvent.of({
-    orderId: payment.order_id,
-    refund: movementOf(payment, payment.refund_balance, payment.refund_position)
-  })
-
-const movementOf = ({ user_id, amount }: Payment, balance: number | null, position: number | null): Movement | null =>
-  user_id === null || balance === null || position === null ? null : { userId: user_id, amount, balance, position }

@@ -20,6 +20,7 @@ import {
   type Lines
 } from "../shell/bounds.ts"
 import { isMeantFor, Precondition, Version } from "../shell/version.ts"
+import { failedOnDemand, failsOnDemand, failureRules } from "../shell/failures.ts"
 import {
   CancelProductReservationCommand,
   OrderQuotedEvent,
@@ -64,7 +65,7 @@ export const products = Table.make("products", {
 })
 export type Product = RowOf<typeof products>
 
-const tables = { reservations, products }
+const tables = { reservations, products, failure_rules: failureRules }
 type Stocked = Rows<typeof tables>["products"]
 
 export const ProductView = Schema.Struct({
@@ -151,13 +152,17 @@ export const product = Participant.make("product", tables)
   .on(ReserveProductCommand, {
     touches: {
       reservations: ({ orderId }) => [orderId],
-      products: ({ items }) => items.map(({ productId }) => productId)
+      products: ({ items }) => items.map(({ productId }) => productId),
+      failure_rules: () => ["reserve"]
     },
-    decide: ({ reservations, products }, command, { now }) => {
+    decide: ({ reservations, products, failure_rules }, command, { now }) => {
       const { orderId, items, lines } = command
       const earlier = reservations.get(orderId)
       if (earlier !== undefined) return { send: [outcomeOf(earlier, command)] }
-      const reservation = reserve(nothingReserved(orderId, now), items, products, lines)
+      const nothing = nothingReserved(orderId, now)
+      const reservation = failsOnDemand(failure_rules.get("reserve"), orderId)
+        ? failed(nothing, failedOnDemand, null)
+        : reserve(nothing, items, products, lines)
       return {
         put: { reservations: [reservation], products: taken(reservation.lines, products) },
         send: [outcomeOf(reservation, command)]

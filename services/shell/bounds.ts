@@ -67,6 +67,14 @@ export type Item = typeof Item.Type
 export const Items = Schema.Array(Item).check(lineCount, eachProductOnce)
 export type Items = typeof Items.Type
 
+/** How an order is paid: from the user's account, or with a card. `card` is the processor's token for it, never its number. */
+export const PaymentMethod = Schema.Union([
+  Schema.Struct({ method: Schema.Literal("account") }),
+  Schema.Struct({ method: Schema.Literal("card"), card: Id })
+])
+export type PaymentMethod = typeof PaymentMethod.Type
+export const fromAccount: PaymentMethod = { method: "account" }
+
 /** Which saga an order runs: the order in which its steps are taken. */
 export const DefinitionName = Schema.Literals(["place-order", "pay-first"])
 export type DefinitionName = typeof DefinitionName.Type
@@ -85,6 +93,7 @@ export const OrderContext = Schema.Struct({
   definition: DefinitionName,
   userId: Id,
   items: Items,
+  payment: PaymentMethod,
   /** The items with their prices, once they are reserved or quoted. */
   lines: Schema.NullOr(Lines),
   total: Schema.NullOr(Amount)

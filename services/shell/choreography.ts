@@ -29,7 +29,14 @@ const begun = (definition: DefinitionName, event: typeof order.OrderCreatedEvent
     ? {
         orderId: event.orderId,
         items: event.items,
-        order: { definition, userId: event.userId, items: event.items, lines: null, total: null }
+        order: {
+          definition,
+          userId: event.userId,
+          items: event.items,
+          payment: event.payment,
+          lines: null,
+          total: null
+        }
       }
     : undefined
 
@@ -37,7 +44,8 @@ const pay =
   (definition: DefinitionName) =>
   (event: Event): typeof payment.ProcessPaymentCommand.schema.Type | undefined => {
     const known = orderOf(definition, event)
-    return known && { orderId: event.orderId, userId: known.userId, amount: known.total, order: known }
+    const { orderId } = event
+    return known && { orderId, userId: known.userId, amount: known.total, payment: known.payment, order: known }
   }
 const reserve =
   (definition: DefinitionName) =>

@@ -13,6 +13,8 @@ export interface Settings {
   /** Always on loopback. */
   readonly adminPort: number
   readonly orders: OrderSettings
+  /** Who charges cards; without one they are not taken. */
+  readonly cardProcessorUrl: string | undefined
 }
 
 /** What orders may ask for, and what they get when they don't. */
@@ -60,6 +62,9 @@ export const readSettings = (defaults: {
       Config.all({
         ...setting,
         orders,
+        cardProcessorUrl: Config.option(Config.URL("CARD_PROCESSOR_URL")).pipe(
+          Config.map((url) => Option.getOrUndefined(url)?.href.replace(/\/$/, ""))
+        ),
         password: Config.option(Config.Redacted("DATABASE_PASSWORD")),
         passwordFile: Config.option(Config.NonEmptyString("DATABASE_PASSWORD_FILE")),
         host: Config.NonEmptyString("HOST").pipe(Config.withDefault("127.0.0.1")),

@@ -3,7 +3,7 @@ import { Effect, Schema } from "effect"
 import type { Context } from "hono"
 import { Coordination, type Request } from "oncebox"
 import type { OrderView } from "../order/contract.ts"
-import { DefinitionName, Id, Items } from "./bounds.ts"
+import { DefinitionName, fromAccount, Id, Items, PaymentMethod } from "./bounds.ts"
 import { accepted, newId, submit, type Edge } from "./edge.ts"
 import { problem, type Problem } from "./problem.ts"
 import { readBody } from "./request.ts"
@@ -12,6 +12,7 @@ import type { Waiters } from "./waiters.ts"
 export const NewOrder = Schema.Struct({
   userId: Id,
   items: Items,
+  payment: Schema.optionalKey(PaymentMethod),
   coordination: Schema.optionalKey(Coordination),
   definition: Schema.optionalKey(DefinitionName)
 })
@@ -32,7 +33,7 @@ export const takeOrder = Effect.fnUntraced(function* (
     return yield* problem("invalid-request", "Choreography is not enabled here: order with orchestration.", [
       { field: "coordination", detail: 'Expected "orchestration"' }
     ])
-  const payload = { ...body, coordination, definition, orderId: newId() }
+  const payload = { payment: fromAccount, ...body, coordination, definition, orderId: newId() }
   const current = yield* submit(edge, c, request, payload, { body, coordination })
   return yield* accepted(c, { current, location: `${path}/${current.id}`, outcomes })
 })

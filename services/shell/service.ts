@@ -15,6 +15,7 @@ import {
   run,
   startRelay,
   type Broker,
+  type Caller,
   type BrokerError,
   type ConnectionOptions,
   type MigrationSource,
@@ -33,6 +34,8 @@ import { makeAdminApp } from "./health.ts"
 import { makeApp } from "./http.ts"
 import { listen, type CannotListen } from "./server.ts"
 
+type RunSettings = Pick<Settings, "orders" | "cardProcessorUrl">
+
 export interface Service {
   readonly name: string
   readonly port: number
@@ -46,7 +49,7 @@ export interface Service {
   readonly migrations: ReadonlyArray<MigrationSource>
   readonly run: (
     options: RunOptions,
-    choreographed: boolean
+    settings: RunSettings
   ) => Effect.Effect<Running, StoreUnavailable | BrokerError, Broker | Store | Scope.Scope>
   readonly routes: (edge: Edge) => Effect.Effect<Hono, never, Scope.Scope>
 }
@@ -58,6 +61,8 @@ const make = <T extends Tables>(options: {
   readonly participant: Participant<T>
   /** What follows the library's own migrations. */
   readonly migrations: ReadonlyArray<MigrationSource>
+  /** What carries out its calls to the outside. */
+  readonly callers?: (settings: RunSettings) => ReadonlyArray<Caller>
   readonly routes: Service["routes"]
 }): Service => {
   const joined = Choreography.join(options.participant, choreography)
@@ -70,7 +75,11 @@ const make = <T extends Tables>(options: {
     tables: Object.values(options.participant.tables),
     topics: joined.topics.map((topic) => topic.name),
     migrations: [Migrations.core, ...options.migrations],
-    run: (runOptions, choreographed) => run(choreographed ? joined : options.participant, runOptions),
+    run: (runOptions, settings) =>
+      run(settings.orders.choreography ? joined : options.participant, {
+        ...runOptions,
+        callers: options.callers?.(settings) ?? []
+      }),
     routes: options.routes
   }
 }
@@ -101,10 +110,7 @@ const launch = Effect.fnUntraced(function* (
     (pool) => Effect.promise(() => pool.close())
   )
   const relay = options.relay ? yield* startRelay(reads.sql, `/oncebox/${service.database}`) : undefined
-  const running = yield* service.run(
-    relay === undefined ? {} : { committed: relay.committed },
-    settings.orders.choreography
-  )
+  const running = yield* service.run(relay === undefined ? {} : { committed: relay.committed }, settings)
   const edge: Edge = { reads, running, orders: settings.orders, closing: yield* Latch.make(false) }
   const { closing } = edge
   const { fetch: adminFetch } = makeAdminApp(service.name, edge)

@@ -2,6 +2,7 @@
 import { Schema } from "effect"
 import { Participant, Table, type Outgoing, type RowOf } from "oncebox"
 import { alreadyCancelled, along, Id, Item, OrderId, Reason } from "../shell/bounds.ts"
+import { failedOnDemand, failsOnDemand, failureRules } from "../shell/failures.ts"
 import {
   CancelShipmentCommand,
   CreateShipmentCommand,
@@ -30,22 +31,31 @@ export const carrierRefusals = Table.reference("carrier_refusals", {
   row: { product_id: Id, reason: Schema.String }
 })
 
-export const shipment = Participant.make("shipment", { shipments, carrier_refusals: carrierRefusals })
+export const shipment = Participant.make("shipment", {
+  shipments,
+  carrier_refusals: carrierRefusals,
+  failure_rules: failureRules
+})
   .on(CreateShipmentCommand, {
     touches: {
       shipments: ({ orderId }) => [orderId],
-      carrier_refusals: ({ items }) => items.map(({ productId }) => productId)
+      carrier_refusals: ({ items }) => items.map(({ productId }) => productId),
+      failure_rules: () => ["ship"]
     },
-    decide: ({ shipments, carrier_refusals }, command, { now, newId }) => {
+    decide: ({ shipments, carrier_refusals, failure_rules }, command, { now, newId }) => {
       const { orderId, items } = command
       const earlier = shipments.get(orderId)
       if (earlier !== undefined) return { send: [outcomeOf(earlier, command)] }
-      const refused = items.some(({ productId }) => carrier_refusals.get(productId) !== undefined)
+      const reason = items.some(({ productId }) => carrier_refusals.get(productId) !== undefined)
+        ? "SHIPMENT_REFUSED"
+        : failsOnDemand(failure_rules.get("ship"), orderId)
+          ? failedOnDemand
+          : null
       const shipment: Shipment = {
         order_id: orderId,
         id: newId(),
-        status: refused ? "FAILED" : "CREATED",
-        reason: refused ? "SHIPMENT_REFUSED" : null,
+        status: reason === null ? "CREATED" : "FAILED",
+        reason,
         items,
         updated_at: now
       }

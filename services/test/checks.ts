@@ -4,7 +4,8 @@
  */
 import type { Coordination, RowOf, Saga, SagaRow } from "oncebox"
 import type { Order, ordersHistory } from "../order/order.ts"
-import type { Account, LedgerEntry, Payment } from "../payment/payment.ts"
+import type { Payment } from "../payment/outcome.ts"
+import type { Account, LedgerEntry } from "../payment/payment.ts"
 import type { Product, Reservation } from "../product/product.ts"
 import type { Shipment } from "../shipment/shipment.ts"
 import type { User } from "../user/user.ts"
@@ -120,6 +121,8 @@ const outcomes: Check = ({ orders }, { plan, placed }) => {
       if (order.status === "APPROVED") count(approved, body.items)
       return [...charged, ...when(said !== "APPROVED" && said !== "REJECTED OUT_OF_STOCK", `order ${id} is ${said}`)]
     }
+    if (outcome.status === "RACING")
+      return [...charged, ...when(said !== "APPROVED" && said !== "REJECTED USER_CANCELLED", `order ${id} is ${said}`)]
     const due = outcome.status === "APPROVED" ? "APPROVED" : `REJECTED ${outcome.reason}`
     return [...charged, ...when(said !== due, `order ${id} is ${said}, not ${due}`)]
   })
@@ -259,16 +262,19 @@ const states: Check = ({ orders, reservations, payments, shipments }) => {
   })
 }
 
-/** An order's history is that it was created and, after that, how it ended. */
+/** An order's history is that it was created, maybe that it was being cancelled, and after that how it ended. */
 const histories: Check = ({ orders, history }) => {
   const entries = Map.groupBy(history, ({ order_id }) => order_id)
   return [
     ...orders.flatMap(({ id, status }) => {
       const own = (entries.get(id) ?? []).toSorted((a, b) => a.at.getTime() - b.at.getTime())
       const found = own.map((entry) => entry.status)
-      const [first, second] = own
-      const inTurn = first?.status === "CREATED" && second?.status === status && first.at < second.at
-      return when(own.length !== 2 || !inTurn, `order ${id} is ${status}, its history is: ${found.join(", ")}`)
+      const due = ["CREATED", ...(found.includes("CANCELLING") && status === "REJECTED" ? ["CANCELLING"] : []), status]
+      const inTurn = own.every((entry, n) => n === 0 || (own[n - 1]?.at ?? entry.at) < entry.at)
+      return when(
+        found.join() !== due.join() || !inTurn,
+        `order ${id} is ${status}, its history is: ${found.join(", ")}`
+      )
     }),
     ...[...entries.keys()].flatMap((id) =>
       when(!orders.some((order) => order.id === id), `${id} has a history and no order`)

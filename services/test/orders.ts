@@ -21,6 +21,8 @@ export interface Account {
 export type Outcome =
   | { readonly status: "APPROVED" }
   | { readonly status: "REJECTED"; readonly reason: string }
+  /** Approved, or rejected because its user cancelled it: whoever was first. */
+  | { readonly status: "RACING" }
   /** Approved while there is stock, then OUT_OF_STOCK: which of them gets it is open, how many do is not. */
   | { readonly status: "FIRST_COME" }
 
@@ -250,12 +252,21 @@ export interface Placing {
 }
 
 /** Places orders in their turn, `inFlight` at a time. */
-export const placeAll = (stack: Stack, orders: ReadonlyArray<Planned>, inFlight = 16): Placing => {
+export const placeAll = (
+  stack: Stack,
+  orders: ReadonlyArray<Planned>,
+  inFlight = 16,
+  answered: (id: string, planned: Planned) => void = () => {}
+): Placing => {
   const placed = new Map<string, Planned>()
   const queue = orders.values()
   let failure: unknown
   const client = async (): Promise<void> => {
-    for (const planned of queue) placed.set(await place(stack, planned), planned)
+    for (const planned of queue) {
+      const id = await place(stack, planned)
+      placed.set(id, planned)
+      answered(id, planned)
+    }
   }
   const done = Promise.all(Array.from({ length: inFlight }, client)).then(() => {})
   done.catch((cause: unknown) => {

@@ -166,9 +166,11 @@ export const user = Participant.make("user", tables)
  */
 const heard = (
   user: User | undefined,
-  { balance, position }: { readonly balance: number; readonly position: number }
+  { balance, position }: { readonly balance: number | null; readonly position: number | null }
 ): Decision<typeof tables, void> =>
-  user === undefined || position <= user.position ? {} : { put: { users: [{ ...user, balance, position }] } }
+  user === undefined || position === null || position <= user.position
+    ? {}
+    : { put: { users: [{ ...user, balance, position }] } }
 
 /** A user as HTTP shows it. */
 export const userView = ({ id, name, email, balance, status, version, created_at }: User): UserView => ({

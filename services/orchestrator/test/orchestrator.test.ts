@@ -40,7 +40,8 @@ const items = [{ productId: "teapot", quantity: 2 }]
 const lines = [{ productId: "teapot", quantity: 2, price: 2000 }]
 const movement = { userId: "ann", amount: 4000, balance: 6000, position: 2 }
 const definition = "place-order" as const
-const wanted = { orderId, userId: "ann", items, definition }
+const payment = { method: "card", card: "card-1" } as const
+const wanted = { orderId, userId: "ann", items, payment, definition }
 
 const start = { request: StartOrder, payload: { ...wanted, coordination: "orchestration" as const } }
 const created = OrderCreatedEvent.of(wanted)
@@ -68,7 +69,7 @@ const undone = [unshipped, refunded, unreserved, rejected]
 
 const create = CreateOrderCommand.of(wanted)
 const reserve = ReserveProductCommand.of({ orderId, items })
-const pay = ProcessPaymentCommand.of({ orderId, userId: "ann", amount: 4000 })
+const pay = ProcessPaymentCommand.of({ orderId, userId: "ann", amount: 4000, payment })
 const ship = CreateShipmentCommand.of({ orderId, userId: "ann", items })
 const approve = ApproveOrderCommand.of({ orderId, lines, total: 4000 })
 const unship = CancelShipmentCommand.of({ orderId })

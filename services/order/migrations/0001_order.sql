@@ -4,6 +4,7 @@ create table orders (
   items        jsonb not null check (jsonb_array_length(items) between 1 and 50),
   lines        jsonb check (jsonb_array_length(lines) between 1 and 50),
   total        bigint check (total between 0 and 1000000000000),
+  payment      jsonb not null,
   status       text not null check (status in ('CREATED', 'CANCELLING', 'APPROVED', 'REJECTED')),
   reason       text,
   coordination text not null check (coordination in ('orchestration', 'choreography')),

@@ -17,7 +17,8 @@ import { ArchiveOrder, CancelOrder, order, orderView, PlaceOrder, type Order } f
 
 const orderId = "00000000-0000-4000-8000-000000000001"
 const definition = "place-order" as const
-const wanted = { orderId, userId: "ann", items: [{ productId: "teapot", quantity: 2 }], definition }
+const payment = { method: "card", card: "card-1" } as const
+const wanted = { orderId, userId: "ann", items: [{ productId: "teapot", quantity: 2 }], payment, definition }
 const priced = { orderId, lines: [{ productId: "teapot", quantity: 2, price: 2000 }], total: 4000 }
 const orchestrated = { coordination: "orchestration" } as const
 
@@ -40,6 +41,7 @@ const row: Order = {
   items: wanted.items,
   lines: null,
   total: null,
+  payment,
   status: "CREATED",
   reason: null,
   coordination: "orchestration",
@@ -138,6 +140,7 @@ test("who places an order is shown it, without prices yet", () => {
     userId: "ann",
     items: wanted.items,
     total: null,
+    payment,
     status: "CREATED",
     reason: null,
     coordination: "orchestration",
@@ -249,7 +252,7 @@ describe("cancelling", () => {
 })
 
 describe("ending a choreographed order", () => {
-  const context = { definition, userId: "ann", items: wanted.items, lines: null, total: null }
+  const context = { definition, userId: "ann", items: wanted.items, payment, lines: null, total: null }
   const end = (reason: string) => CancelOrderCommand.of({ orderId, reason, order: context })
 
   test.each<readonly [string, ReadonlyArray<Input>, Outgoing, ReadonlyArray<OrderStatus>]>([

@@ -14,8 +14,12 @@ create table payments (
   order_id        text primary key,
   user_id         text,
   amount          bigint not null check (amount between 0 and 1000000000000),
-  status          text not null check (status in ('PROCESSED', 'FAILED', 'REFUNDED', 'CANCELLED')),
+  method          text not null check (method in ('account', 'card')),
+  status          text not null check (
+    status in ('PENDING', 'PROCESSED', 'FAILED', 'UNDOING', 'REFUNDING', 'REFUNDED', 'CANCELLED')
+  ),
   reason          text,
+  charge          text,
   balance         bigint,
   position        int,
   refund_balance  bigint,
@@ -24,12 +28,18 @@ create table payments (
   constraint payments_of_somebody check (status = 'CANCELLED' or user_id is not null),
   constraint payments_fail_for_a_reason check ((status = 'FAILED') = (reason is not null)),
   constraint payments_moved_money check (
-    (status in ('PROCESSED', 'REFUNDED')) = (balance is not null)
-    and (status in ('PROCESSED', 'REFUNDED')) = (position is not null)
+    (method = 'account' and status in ('PROCESSED', 'REFUNDED')) = (balance is not null)
+    and (method = 'account' and status in ('PROCESSED', 'REFUNDED')) = (position is not null)
   ),
   constraint payments_gave_it_back check (
-    (status = 'REFUNDED') = (refund_balance is not null)
-    and (status = 'REFUNDED') = (refund_position is not null)
+    (method = 'account' and status = 'REFUNDED') = (refund_balance is not null)
+    and (method = 'account' and status = 'REFUNDED') = (refund_position is not null)
+  ),
+  constraint payments_wait_for_cards_only check (
+    method = 'card' or status not in ('PENDING', 'UNDOING', 'REFUNDING')
+  ),
+  constraint payments_charged_a_card check (
+    (charge is not null) = (method = 'card' and status in ('PROCESSED', 'REFUNDING', 'REFUNDED'))
   )
 );
 
@@ -75,3 +85,11 @@ create unique index ledger_once_per_order
 create unique index ledger_once_per_deposit
   on ledger (deposit_id)
   where deposit_id is not null;
+
+-- Failures on demand, for demonstrations and tests. The service may only read it.
+create table failure_rules (
+  step    text primary key,
+  above   bigint check (above >= 0),
+  percent int not null default 0 check (percent between 0 and 100),
+  seed    text not null default ''
+);

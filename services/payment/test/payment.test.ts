@@ -31,7 +31,7 @@ const account = (user_id: string, balance: number): Account => ({
 const bank = { accounts: [account("ann", 10_000), account("bob", 500)] }
 
 const pay = (amount: number, userId = "ann", order = orderId) =>
-  ProcessPaymentCommand.of({ orderId: order, userId, amount })
+  ProcessPaymentCommand.of({ orderId: order, userId, amount, payment: { method: "account" } })
 const refund = (order = orderId) => RefundPaymentCommand.of({ orderId: order })
 
 const depositId = "00000000-0000-4000-8000-000000000011"

@@ -24,3 +24,11 @@ create table reservations (
   constraint reservations_fail_for_a_reason check ((status = 'FAILED') = (reason is not null)),
   constraint reservations_failed_hold_nothing check (status <> 'FAILED' or jsonb_array_length(lines) = 0)
 );
+
+-- Failures on demand, for demonstrations and tests. The service may only read it.
+create table failure_rules (
+  step    text primary key,
+  above   bigint check (above >= 0),
+  percent int not null default 0 check (percent between 0 and 100),
+  seed    text not null default ''
+);

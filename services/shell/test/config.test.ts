@@ -22,7 +22,13 @@ const orders = { choreography: true, coordination: "orchestration", definition: 
 test("settings come from the environment, ports and address by default from the service", async () => {
   const { database, ...rest } = await Effect.runPromise(read(good))
 
-  expect(rest).toEqual({ brokers: ["one:9092", "two:9092"], host: "127.0.0.1", ...ports, orders })
+  expect(rest).toEqual({
+    brokers: ["one:9092", "two:9092"],
+    host: "127.0.0.1",
+    ...ports,
+    orders,
+    cardProcessorUrl: undefined
+  })
   expect(Redacted.value(database.password)).toBe("s3cret")
   expect(JSON.stringify(database)).not.toContain("s3cret")
 })

@@ -16,6 +16,7 @@ const orderOf = (id: string, change: Partial<OrderView> = {}): OrderView => ({
   userId: "u1",
   items: body.items,
   total: null,
+  payment: { method: "account" },
   status: "CREATED",
   reason: null,
   coordination: "orchestration",
@@ -224,5 +225,57 @@ describe("reading orders", () => {
       expect(response.headers.get("Retry-After")).toBe("1")
       expect(await response.text()).not.toContain("10.0.0.1")
     })
+  })
+})
+
+describe("cancelling and archiving an order", () => {
+  const id = idAt(7)
+  const ask = async (reply: object, init: RequestInit & { readonly path?: string } = {}) => {
+    const { edge, submitted } = standIn(() => Effect.succeed(reply))
+    let answer: { status: number; location: string | null; body: unknown } | undefined
+    await withApp(edge, routes(edge, nothingFound), async (app) => {
+      const response = await app.request(init.path ?? `/orders/${id}/cancel`, { method: "POST", ...init })
+      const text = await response.text()
+      answer = {
+        status: response.status,
+        location: response.headers.get("Location"),
+        body: text === "" ? undefined : JSON.parse(text)
+      }
+    })
+    return { ...answer, submitted }
+  }
+  const archive = (outcome: string) => ask({ outcome }, { method: "DELETE", path: `/orders/${id}` })
+
+  test("answers 202 with the order that will be rejected", async () => {
+    const order = orderOf(id, { status: "CANCELLING", reason: "USER_CANCELLED" })
+
+    const { status, location, body, submitted } = await ask({ _tag: "cancelled", order })
+
+    expect({ status, location, body }).toEqual({ status: 202, location: `/orders/${id}`, body: order })
+    expect(submitted.map(({ type, payload }) => [type, payload])).toEqual([["CancelOrder", { orderId: id }]])
+  })
+
+  test("answers 409 when it is too late, and says what the order is", async () => {
+    const { status, body } = await ask({ _tag: "too-late", order: orderOf(id, { status: "APPROVED" }) })
+
+    expect([status, body]).toMatchObject([
+      409,
+      { type: "urn:oncebox:problem:too-late", detail: expect.stringMatching(/is APPROVED/) }
+    ])
+  })
+
+  test("answers 404 for an order that nobody knows, and for what can't be an id", async () => {
+    expect((await ask({ _tag: "unknown" })).status).toBe(404)
+    const odd = await ask({ _tag: "unknown" }, { path: "/orders/x/cancel" })
+    expect([odd.status, odd.submitted]).toEqual([404, []])
+  })
+
+  test("takes an order off the lists with 204, an open one not: 409 names cancel", async () => {
+    expect(await archive("archived")).toMatchObject({ status: 204, body: undefined })
+    expect(await archive("open")).toMatchObject({
+      status: 409,
+      body: { detail: expect.stringMatching(/orders.*cancel/) }
+    })
+    expect((await archive("unknown")).status).toBe(404)
   })
 })

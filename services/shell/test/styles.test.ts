@@ -108,3 +108,66 @@ for (const coordination of ["orchestration", "choreography"] as const) {
     })
   }
 }
+
+test("a saga that waits in vain is listed as stuck, with what it waits for and since when; it ends when it is answered", async () => {
+  await Effect.runPromise(embedded.stop("payment"))
+  const body = { userId: "rich", items: [{ productId: "kettle", quantity: 1 }] }
+  const { id } = await post<OrderView>("order", "/orders", body, "")
+  type Listed = { readonly id: string; readonly waitingFor: { readonly step: string } | null }
+  const stuck = async () =>
+    (await get<{ items: ReadonlyArray<Listed> }>("orchestrator", "/sagas?state=stuck")).items.map((saga) => saga.id)
+  await until("the order at its payment", 20_000, async () => {
+    const { waitingFor } = await get<Listed>("orchestrator", `/sagas/${id}`)
+    return waitingFor?.step === "pay"
+  })
+  expect(await stuck()).toEqual([])
+  // as if it had been asked for long: the deadlines of the definition are minutes
+  const sql = connect(embedded.owner("sagas"), { name: "test", max: 1 })
+  await sql`update sagas set attempt = 4 where id = ${id}`
+  await sql.end({ timeout: 1 })
+
+  expect(await stuck()).toEqual([id])
+  expect(await get("orchestrator", `/sagas/${id}`)).toMatchObject({
+    state: "RUNNING",
+    done: ["create", "reserve"],
+    waitingFor: { step: "pay", messages: ["PaymentProcessedEvent", "PaymentFailedEvent"] },
+    remaining: ["ship", "approve"],
+    waitingSince: expect.stringMatching(/^20/)
+  })
+
+  await Effect.runPromise(embedded.start("payment"))
+  expect(await ended(id)).toMatchObject({ state: "COMPLETED", waitingFor: null, remaining: [] })
+  expect(await stuck()).toEqual([])
+})
+
+describe("lists of orders", () => {
+  const ids = async (query: string) =>
+    (await get<{ items: ReadonlyArray<OrderView> }>("order", `/orders?limit=100&${query}`)).items
+
+  test("filter by status and by user", async () => {
+    for (const { user, status } of [
+      { user: "rich", status: "APPROVED" },
+      { user: "poor", status: "REJECTED" }
+    ]) {
+      const found = await ids(`user=${user}&status=${status}`)
+      expect(found.length).toBeGreaterThan(0)
+      expect(found.every((order) => order.userId === user && order.status === status)).toBe(true)
+    }
+    expect(await ids("user=poor&status=APPROVED")).toEqual([])
+  })
+
+  test("leave out what was archived, which can be read all the same", async () => {
+    const [order] = await ids("user=rich&status=APPROVED")
+    if (order === undefined) throw new Error("there is no order")
+    const remove = () =>
+      fetch(`${embedded.urls.get("order")}/orders/${order.id}`, {
+        method: "DELETE",
+        signal: AbortSignal.timeout(10_000)
+      })
+
+    expect([(await remove()).status, (await remove()).status]).toEqual([204, 204])
+
+    expect((await ids("user=rich")).map(({ id }) => id)).not.toContain(order.id)
+    expect(await get<OrderView>("order", `/orders/${order.id}`)).toMatchObject({ id: order.id, status: "APPROVED" })
+  })
+})

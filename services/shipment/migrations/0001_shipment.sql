@@ -14,3 +14,11 @@ create table carrier_refusals (
   product_id text primary key check (product_id ~ '^[A-Za-z0-9_-]{1,64}$'),
   reason     text not null
 );
+
+-- Failures on demand, for demonstrations and tests. The service may only read it.
+create table failure_rules (
+  step    text primary key,
+  above   bigint check (above >= 0),
+  percent int not null default 0 check (percent between 0 and 100),
+  seed    text not null default ''
+);

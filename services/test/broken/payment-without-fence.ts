@@ -1,5 +1,6 @@
 /** The payment service without the fence of its refunds: what was given back already looks as if it had only been paid. */
 import { Choreography, run } from "oncebox"
+import { cardCallers } from "../../payment/card.ts"
 import { service } from "../../payment/main.ts"
 import { payment } from "../../payment/payment.ts"
 import { RefundPaymentCommand } from "../../payment/contract.ts"
@@ -17,4 +18,4 @@ const participant = seeing(Choreography.join(payment, choreography), RefundPayme
   }
 }))
 
-Service.main({ ...service, run: (options) => run(participant, options) })
+Service.main({ ...service, run: (options) => run(participant, { ...options, callers: cardCallers(undefined) }) })

@@ -69,6 +69,36 @@ create table idempotency_keys (
 
 create index idempotency_keys_by_age on idempotency_keys using brin (created_at);
 
+-- What is to be called outside, and what came of it. A call is due when it was asked for, when the lease of whoever
+-- took it is over, and when it is to be tried again; never once it is done. Done calls stay: a call that is asked for
+-- again must not be a new one.
+create table calls (
+  -- the idempotency key that the other side is given
+  id           text primary key,
+  kind         text not null,
+  key          text not null,
+  request      jsonb not null,
+  -- known once it is done, or when it is known and could not be decided
+  result       jsonb,
+  attempt      int not null default 0,
+  due_at       timestamptz default now(),
+  done_at      timestamptz,
+  -- of the last attempt that came to no result
+  last_error   text,
+  correlation  text,
+  causation    text,
+  coordination text not null,
+  traceparent  text,
+  asked_at     timestamptz not null default now(),
+  constraint calls_id check (id = kind || ':' || key and kind not like '%:%'),
+  constraint calls_are_due_until_done check ((due_at is null) = (done_at is not null)),
+  constraint calls_are_done_with_a_result check (done_at is null or result is not null),
+  -- asking for something else under a key sets -1: that is how it is refused
+  constraint calls_one_request_per_key check (attempt >= 0)
+);
+
+create index calls_due on calls (kind, due_at) where due_at is not null;
+
 -- Makes the partitions of the current time slot and of the three after it, and those that the inbox still keeps.
 -- A table is made first and attached then: attaching does not keep writers out, creating in place would.
 create function oncebox_prepare_partitions() returns void
@@ -107,6 +137,7 @@ begin
   execute format('grant usage on schema public to %I, %I', service, replication);
   execute format('grant select on oncebox_settings to %I', service);
   execute format('grant select, insert on outbox, inbox, idempotency_keys to %I', service);
+  execute format('grant select, insert, update on calls to %I', service);
   execute format('grant select, insert, update, delete on dead_letters to %I', service);
   execute format('grant execute on function oncebox_prepare_partitions() to %I', service);
   execute format('grant select on outbox to %I', replication);

@@ -1,5 +1,6 @@
 /** How far a saga has come, in words of its definition: the same picture for both styles. */
-import { hasEnded, type SagaDefinition, type SagaRow } from "./saga.ts"
+import type { SagaDefinition } from "./definition.ts"
+import { hasEnded, type SagaRow } from "./tables.ts"
 
 export interface Progress {
   /** Steps that are done, in their order. When the saga is being undone: those that are not taken back yet. */

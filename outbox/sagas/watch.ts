@@ -3,19 +3,11 @@
  * log are kept all the same, from what is seen on the topics, in whatever order it is seen: where the saga stands follows from
  * the set of what was seen. One thing is sent: when the saga takes too long, the message that ends it, until it has ended.
  */
-import type { AnyContract } from "./message.ts"
-import type { Context } from "./participant.ts"
-import {
-  ask,
-  entry,
-  hasEnded,
-  lastMoment,
-  viewOf,
-  waitMs,
-  type Advance,
-  type SagaDefinition,
-  type SagaRow
-} from "./saga.ts"
+import type { AnyContract } from "../message.ts"
+import type { Context } from "../participant.ts"
+import { ask, entry, lastMoment, waitMs, type Advance } from "./advance.ts"
+import { viewOf, type SagaDefinition } from "./definition.ts"
+import { hasEnded, type SagaRow } from "./tables.ts"
 
 /** Where a choreographed saga stands after an event; undefined when the event is nothing new. */
 export const observe = (

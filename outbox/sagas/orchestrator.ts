@@ -2,20 +2,12 @@
  * The orchestrator: a participant that gives every answer and every passed deadline to the saga it belongs to.
  * A crash loses no saga: its row, its log and what it asks for are one transaction. Choreographed sagas are only watched.
  */
-import type { AnyContract, Contract } from "./message.ts"
-import { Participant, type Context, type Decision } from "./participant.ts"
-import {
-  advance,
-  begun,
-  decisionOf,
-  hasEnded,
-  Saga,
-  type SagaDefinition,
-  type SagaInput,
-  type SagaRow,
-  type SagaStart,
-  type SagaTables
-} from "./saga.ts"
+import type { AnyContract, Contract } from "../message.ts"
+import { Participant, type Context, type Decision } from "../participant.ts"
+import { advance, decisionOf, type SagaInput } from "./advance.ts"
+import type { SagaDefinition } from "./definition.ts"
+import { begun, Saga, type SagaStart } from "./saga.ts"
+import { hasEnded, type SagaRow, type SagaTables } from "./tables.ts"
 import { observe, overdue } from "./watch.ts"
 
 /**
