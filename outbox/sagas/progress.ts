@@ -3,7 +3,7 @@ import type { SagaDefinition } from "./definition.ts"
 import { hasEnded, type SagaRow } from "./tables.ts"
 
 export interface Progress {
-  /** Steps that are done, in their order. When the saga is being undone: those that are not taken back yet. */
+  /** Steps that are done, in their order. When the saga is being undone: those of which it is not confirmed that they are taken back. */
   readonly done: ReadonlyArray<string>
   /** What comes next, and the types of the messages that would tell; null once the saga has ended. */
   readonly waitingFor: { readonly step: string; readonly messages: ReadonlyArray<string> } | null

@@ -19,7 +19,10 @@ export const observe = (
   if (hasEnded(saga) || saga.seen.includes(contract.type)) return undefined
   const step = definition.steps.find(({ success }) => success === contract)
   const data = step?.learn === undefined ? saga.data : step.learn(definition.decode(saga.data), payload)
-  const reason = saga.reason ?? ("reason" in payload ? String(payload.reason) : null)
+  const given = "reason" in payload ? String(payload.reason) : null
+  // what takes a step back tells why; a failure may only be an echo of it
+  const isUndo = definition.steps.some(({ undo }) => undo?.done === contract)
+  const reason = isUndo ? (given ?? saga.reason) : (saga.reason ?? given)
   const stands = standing(definition, [...saga.seen, contract.type])
   const ended = stands.state === "COMPLETED" || stands.state === "COMPENSATED"
   const row: SagaRow = {
@@ -72,7 +75,8 @@ const standing = (definition: SagaDefinition, seen: ReadonlyArray<string>): Pick
   const done = steps.findLastIndex(({ success }) => has(success))
   const current = steps[Math.min(done + 1, steps.length - 1)]?.name ?? ""
   if (done === steps.length - 1) return { state: "COMPLETED", step: current }
-  if (!steps.some(({ failure, undo }) => has(failure) || has(undo?.done))) return { state: "RUNNING", step: current }
+  const failed = steps.some(({ failure, undo }) => has(failure) || has(undo?.done))
+  if (!failed || done >= definition.pivot) return { state: "RUNNING", step: current }
   const left = steps.findLast(({ undo }) => undo !== undefined && !has(undo.done))
   return left === undefined
     ? { state: "COMPENSATED", step: steps.find(({ undo }) => undo !== undefined)?.name ?? current }

@@ -186,6 +186,14 @@ describe("a choreographed saga that is watched", () => {
     expect(sagaOf(...inputs)).toMatchObject({ id: "t1", state, step: at, reason, coordination: "choreography" })
   })
 
+  test("is undone for the reason that whoever undoes it gives, not for an echo of it", () => {
+    const echo = seen(SeatRefused, { tripId: "t1", reason: "ALREADY_RELEASED" })
+    const wanted = seen(TripClosed, { tripId: "t1", reason: "CHANGED_MIND" })
+
+    expect(sagaOf(opened, echo, wanted).reason).toBe("CHANGED_MIND")
+    expect(sagaOf(opened, wanted, echo).reason).toBe("CHANGED_MIND")
+  })
+
   test("asks nobody for anything", () => {
     for (const inputs of [[opened], [opened, held, paid, issued], [opened, held, notPaid, closed, released, refunded]])
       for (let count = 1; count <= inputs.length; count++)

@@ -115,6 +115,8 @@ const approve = step({
   name: "approve",
   ask: (saga) => ApproveOrderCommand.of({ orderId: saga.id, ...priced(saga) }),
   success: OrderApprovedEvent,
+  // who only watches may have missed it before
+  learn: (data, { lines, total }) => ({ ...data, lines, total }),
   failure: OrderApprovalRefusedEvent
 })
 

@@ -37,7 +37,11 @@ export const ApproveOrderCommand = ordersCommands.message(
   { key: "orderId" }
 )
 
-export const OrderApprovedEvent = ordersEvents.message("OrderApprovedEvent", { orderId: OrderId }, { key: "orderId" })
+export const OrderApprovedEvent = ordersEvents.message(
+  "OrderApprovedEvent",
+  { orderId: OrderId, lines: Lines, total: Amount },
+  { key: "orderId" }
+)
 
 /** The order is being cancelled, or was rejected: it can't be approved any more. */
 export const OrderApprovalRefusedEvent = ordersEvents.message(

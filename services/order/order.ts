@@ -79,7 +79,7 @@ export const order = Participant.make("order", { orders, orders_history: ordersH
       const earlier = orders.get(placed.orderId)
       if (earlier !== undefined) return { reply: orderView(earlier) }
       const order = created(placed, placed.coordination, now)
-      return { put: changed(order, now), send: [announcement(order)], reply: orderView(order) }
+      return { put: changed(order, now), send: announcement(order), reply: orderView(order) }
     }
   })
   // the order's row is the pivot: whichever of cancelling and approving locks it first wins
@@ -95,7 +95,7 @@ export const order = Participant.make("order", { orders, orders_history: ordersH
       const cancelled = cancel(order, cancelledByUser, now)
       return {
         put: changed(cancelled, now),
-        send: [announcement(cancelled)],
+        send: announcement(cancelled).slice(-1),
         reply: { _tag: "cancelled" as const, order: orderView(cancelled) }
       }
     }
@@ -114,20 +114,19 @@ export const order = Participant.make("order", { orders, orders_history: ordersH
     touches: byOrder,
     decide: ({ orders }, command, { now, coordination }) => {
       const earlier = orders.get(command.orderId)
-      if (earlier?.status === "REJECTED") return { send: [rejection(earlier)] }
-      if (earlier !== undefined) return { send: [announcement(earlier)] }
+      if (earlier !== undefined) return { send: announcement(earlier) }
       const order = created(command, coordination, now)
-      return { put: changed(order, now), send: [announcement(order)] }
+      return { put: changed(order, now), send: announcement(order) }
     }
   })
   .on(ApproveOrderCommand, {
     touches: byOrder,
     decide: ({ orders }, { orderId, lines, total }, { now }) => {
       const order = orders.get(orderId)
-      if (order?.status === "APPROVED") return { send: [OrderApprovedEvent.of({ orderId })] }
+      if (order?.status === "APPROVED") return { send: [approval(order)] }
       if (order?.status !== "CREATED") return { send: [refusal(orderId, order)] }
       const approved: Order = { ...order, lines, total, status: "APPROVED", due_at: null }
-      return { put: changed(approved, now), send: [OrderApprovedEvent.of({ orderId })] }
+      return { put: changed(approved, now), send: [approval(approved)] }
     }
   })
   .on(RejectOrderCommand, {
@@ -146,7 +145,7 @@ export const order = Participant.make("order", { orders, orders_history: ordersH
     decide: ({ orders }, { orderId, reason, order: known }, { now, coordination }) => {
       const order = orders.get(orderId) ?? (known && created({ orderId, ...known }, coordination, now))
       if (order === undefined) return {}
-      if (order.status === "APPROVED") return { send: [OrderApprovedEvent.of({ orderId })] }
+      if (order.status === "APPROVED") return { send: [approval(order)] }
       if (order.status === "REJECTED") return { send: [rejection(order)] }
       const rejected = reject(order, order.reason ?? reason)
       return { put: changed(rejected, now), send: [rejection(rejected)] }
@@ -156,7 +155,7 @@ export const order = Participant.make("order", { orders, orders_history: ordersH
     decide: (_rows, order, { now }) => {
       if (hasEnded(order)) return { put: { orders: [{ ...order, due_at: null }] } }
       const announced: Order = { ...order, due_at: nextAnnouncement(order.created_at, now) }
-      return { put: { orders: [announced] }, send: [announcement(order)] }
+      return { put: { orders: [announced] }, send: announcement(order) }
     }
   })
 
@@ -207,13 +206,20 @@ const nextAnnouncement = (createdAt: Date, now: Date): Date => {
   return new Date(now.getTime() + Math.min(longestWaitMs, ageMs + firstWaitMs))
 }
 
-/** What the others need to know of the order's status. */
-const announcement = (order: Order): Outgoing => {
+/** What the others need to know of an order as it is now, whatever they heard of it before. */
+const announcement = (order: Order): ReadonlyArray<Outgoing> => {
   const { id, user_id, items, payment, coordination, definition, status, reason } = order
-  if (status === "REJECTED") return rejection(order)
-  return status === "CANCELLING"
-    ? OrderCancelRequestedEvent.of({ orderId: id, reason: reason ?? cancelledByUser }, { coordination })
-    : OrderCreatedEvent.of({ orderId: id, userId: user_id, items, payment, definition }, { coordination })
+  if (status === "REJECTED") return [rejection(order)]
+  if (status === "APPROVED") return [approval(order)]
+  const created = OrderCreatedEvent.of({ orderId: id, userId: user_id, items, payment, definition }, { coordination })
+  if (status === "CREATED") return [created]
+  // whoever has not heard of the order must do so before it hears of its end
+  return [created, OrderCancelRequestedEvent.of({ orderId: id, reason: reason ?? cancelledByUser }, { coordination })]
+}
+
+const approval = ({ id, lines, total, coordination }: Order): Outgoing => {
+  if (lines === null || total === null) throw new Error(`order ${id} is approved and has no prices`)
+  return OrderApprovedEvent.of({ orderId: id, lines, total }, { coordination })
 }
 
 const rejection = ({ id, reason, coordination }: Order): Outgoing =>

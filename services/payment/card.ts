@@ -88,7 +88,7 @@ export const cardCallers = (processorUrl: string | undefined): ReadonlyArray<Cal
       const response = await fetch(`${processorUrl}/charges`, { method: "POST", headers, body, signal })
       const said: unknown = await response.json()
       if (response.status === 201) return { status: "CHARGED", charge: fieldOf(said, "id") }
-      if (response.status === 402) return { status: "REFUSED", reason: fieldOf(said, "reason") }
+      if (response.status === 402) return { status: "REFUSED", reason: reasonOf(said) }
       throw new Error(`the card processor answered ${response.status} ${JSON.stringify(said)}`)
     }
   }),
@@ -96,7 +96,8 @@ export const cardCallers = (processorUrl: string | undefined): ReadonlyArray<Cal
     ...attempts,
     carry: async (_request, { key, signal }) => {
       // what is given back is the charge, by the name under which it was made
-      const path = `${processorUrl ?? ""}/charges/${encodeURIComponent(`${Charge.kind}:${key}`)}/refund`
+      if (processorUrl === undefined) throw new Error("there is a charge to give back: set CARD_PROCESSOR_URL")
+      const path = `${processorUrl}/charges/${encodeURIComponent(`${Charge.kind}:${key}`)}/refund`
       const response = await fetch(path, { method: "POST", signal })
       const said: unknown = await response.json()
       if (response.status === 200) return { status: fieldOf(said, "status") }
@@ -104,6 +105,12 @@ export const cardCallers = (processorUrl: string | undefined): ReadonlyArray<Cal
     }
   })
 ]
+
+/** The processor's reason, when it is a code as ours are. */
+const reasonOf = (said: unknown): string => {
+  const reason = fieldOf(said, "reason")
+  return Schema.is(Reason)(reason) ? reason : "CARD_REFUSED"
+}
 
 /** What is missing or odd breaks the result's contract, and the call is carried out again. */
 const fieldOf = (said: unknown, name: string): string =>

@@ -170,19 +170,20 @@ export const product = Participant.make("product", tables)
     }
   })
   .on(QuoteOrderCommand, {
-    touches: { products: ({ items }) => items.map(({ productId }) => productId) },
-    decide: ({ products }, command, { now }) => {
-      const { status, lines, total, reason, product_id } = reserve(
-        nothingReserved(command.orderId, now),
-        command.items,
-        products
-      )
+    touches: {
+      reservations: ({ orderId }) => [orderId],
+      products: ({ items }) => items.map(({ productId }) => productId)
+    },
+    decide: ({ reservations, products }, command, { now }) => {
+      // asked again when the order has its products already: they are its own
+      const { status, lines, total, reason, product_id } =
+        reservations.get(command.orderId) ?? reserve(nothingReserved(command.orderId, now), command.items, products)
       const { orderId } = command
       return {
         send: [
           status === "RESERVED"
             ? OrderQuotedEvent.of({ orderId, lines, total, ...along(command) })
-            : OrderQuoteFailedEvent.of({ orderId, reason: reason ?? "UNKNOWN", productId: product_id })
+            : OrderQuoteFailedEvent.of({ orderId, reason: reason ?? alreadyCancelled, productId: product_id })
         ]
       }
     }

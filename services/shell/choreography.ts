@@ -49,8 +49,12 @@ const pay =
   }
 const reserve =
   (definition: DefinitionName) =>
-  (event: Event): typeof product.ReserveProductCommand.schema.Type | undefined => {
+  (
+    event: typeof payment.PaymentProcessedEvent.schema.Type
+  ): typeof product.ReserveProductCommand.schema.Type | undefined => {
     const known = orderOf(definition, event)
+    // quoted anew after it was paid: it can't be had for what was paid, so nothing more comes of it
+    if (known?.total !== event.amount) return undefined
     return known && { orderId: event.orderId, items: known.items, lines: known.lines, order: known }
   }
 const ship =

@@ -48,7 +48,7 @@ const created = OrderCreatedEvent.of(wanted)
 const reserved = ProductReservedEvent.of({ orderId, lines, total: 4000 })
 const paid = PaymentProcessedEvent.of({ orderId, ...movement })
 const shipped = ShipmentCreatedEvent.of({ orderId, shipmentId: "shipment-1" })
-const approved = OrderApprovedEvent.of({ orderId })
+const approved = OrderApprovedEvent.of({ orderId, lines, total: 4000 })
 
 const notReserved = ProductReservationFailedEvent.of({ orderId, reason: "OUT_OF_STOCK", productId: "teapot" })
 const notPaid = PaymentFailedEvent.of({ orderId, reason: "INSUFFICIENT_FUNDS" })
