@@ -10,6 +10,7 @@ import { parseArgs } from "node:util"
 import { Effect, Fiber } from "effect"
 import { cardProcessor, startEmbedded, type Embedded } from "./embedded.ts"
 import { fixtureProducts, fixtureUsers, loadFixture, urlOf } from "./fixture.ts"
+import { sideBySide } from "./side-by-side.ts"
 import { runTool } from "./tool.ts"
 import { priceOf, tours, type Scene, type Tour } from "./tours.ts"
 import { until } from "./wait.ts"
@@ -65,11 +66,11 @@ type Story = Effect.Success<ReturnType<typeof narrate>>
 
 /** Places an order. With a wait the answer is its end, if it comes in time. */
 const place = async (embedded: Embedded, scene: Scene, waitSeconds: number): Promise<OrderAnswer> => {
-  const { userId, items, coordination, definition, payment } = scene
+  const { userId, items, coordination, definition, payment, country } = scene
   const response = await fetch(`${urlOf(embedded, "order")}/orders`, {
     method: "POST",
     headers: { "content-type": "application/json", ...(waitSeconds === 0 ? {} : { prefer: `wait=${waitSeconds}` }) },
-    body: JSON.stringify({ userId, items, coordination, definition, payment }),
+    body: JSON.stringify({ userId, items, coordination, definition, payment, country }),
     signal: AbortSignal.timeout(30_000)
   })
   // Our own service's answer, in the form that its contract promises.
@@ -200,6 +201,11 @@ const demo = Effect.gen(function* () {
   console.log(
     `${((performance.now() - started) / 1000).toFixed(1)} s later they are up. ${colour(1, `Now: ${tour.about}.`)}`
   )
+  if (tour.sideBySide === true) {
+    const fine = yield* Effect.promise(() => sideBySide(embedded))
+    console.log(fine ? "\nEverything adds up." : "\nSOMETHING IS WRONG: see above.")
+    return fine ? 0 : 1
+  }
   const story = yield* narrate(embedded)
   const { orders, fine: ended } = yield* (tour.outage === true ? throughOutage : inTurn)(embedded, tour.scenes, story)
   yield* Effect.promise(() => settled(embedded, orders))

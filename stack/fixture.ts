@@ -26,6 +26,9 @@ export const fixtureProducts: ReadonlyArray<FixtureProduct> = [
 /** The carrier does not take it: its shipment fails, after it was paid. */
 export const refusedProduct = "4"
 
+/** The carrier does not go there. */
+export const refusedCountry = "AQ"
+
 export const fixtureUsers: ReadonlyArray<FixtureUser> = [
   { id: "1", name: "Ada", email: "ada@example.org", balance: 10000 },
   { id: "2", name: "Grace", email: "grace@example.org", balance: 10000 },
@@ -61,6 +64,10 @@ export const loadFixture = async (embedded: Embedded): Promise<void> => {
     await shipments`
       insert into carrier_refusals (product_id, reason)
       values (${refusedProduct}, 'dangerous goods')
+      on conflict do nothing`
+    await shipments`
+      insert into carrier_countries (country, reason)
+      values (${refusedCountry}, 'no road leads there')
       on conflict do nothing`
   } finally {
     await shipments.end({ timeout: 2 })

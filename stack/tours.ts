@@ -1,5 +1,5 @@
 /** What `bun run demo` shows: tours, each a few orders with the ends that they must come to. */
-import { fixtureProducts, refusedProduct } from "./fixture.ts"
+import { fixtureProducts, refusedCountry, refusedProduct } from "./fixture.ts"
 
 export interface Scene {
   readonly title: string
@@ -7,6 +7,7 @@ export interface Scene {
   readonly items: ReadonlyArray<{ readonly productId: string; readonly quantity: number }>
   readonly coordination?: "choreography"
   readonly definition?: "pay-first"
+  readonly country?: string
   /** Paid with a card, which leaves the account alone. */
   readonly payment?: { readonly method: "card"; readonly card: string }
   /** APPROVED, or the reason why it is rejected. */
@@ -20,6 +21,8 @@ export interface Tour {
   readonly deliveries?: number
   /** The payment service is stopped before the orders are placed, and started again when they wait for it. */
   readonly outage?: boolean
+  /** Many orders in both styles, of which some fail by rules. */
+  readonly sideBySide?: boolean
 }
 
 const samovar: Scene = {
@@ -49,6 +52,13 @@ const refused: Scene = {
   items: [{ productId: refusedProduct, quantity: 2 }],
   ends: "SHIPMENT_REFUSED"
 }
+const tooFar: Scene = {
+  title: "Barbara sends two teapots to Antarctica, where the carrier does not go",
+  userId: "3",
+  items: [{ productId: "1", quantity: 2 }],
+  country: refusedCountry,
+  ends: "COUNTRY_REFUSED"
+}
 const unknown: Scene = {
   title: "Grace buys a kettle, which does not exist under that id",
   userId: "2",
@@ -73,7 +83,7 @@ export const tours = {
   reject: { about: "orders that fail at their first step: there is nothing to undo", scenes: [tooMany, unknown] },
   rollback: {
     about: "orders that fail late: what was done is undone, in reverse",
-    scenes: [tooDear, refused, payFirst({ ...tooMany, items: [{ productId: "1", quantity: 6 }] })]
+    scenes: [tooDear, refused, tooFar, payFirst({ ...tooMany, items: [{ productId: "1", quantity: 6 }] })]
   },
   choreography: {
     about: "nobody is asked: each service goes by the others' events",
@@ -92,6 +102,7 @@ export const tours = {
     ],
     outage: true
   },
+  styles: { about: "60 orders in each style, some of which fail by rules", scenes: [], sideBySide: true },
   duplicates: {
     about: "every message is delivered three times",
     scenes: [samovar, tooDear, refused, choreographed({ ...refused, title: `${refused.title}; by choreography` })],

@@ -29,7 +29,7 @@ import {
   QuoteOrderCommand,
   ReserveProductCommand
 } from "../product/contract.ts"
-import { Amount, Id, Items, Lines, PaymentMethod, type DefinitionName } from "../shell/bounds.ts"
+import { Amount, country, Id, Items, Lines, PaymentMethod, shippedTo, type DefinitionName } from "../shell/bounds.ts"
 import {
   CancelShipmentCommand,
   CreateShipmentCommand,
@@ -42,6 +42,7 @@ const OrderData = Schema.Struct({
   userId: Id,
   items: Items,
   payment: PaymentMethod,
+  country,
   /** Null until the products are reserved or quoted. */
   lines: Schema.NullOr(Lines),
   total: Schema.NullOr(Amount)
@@ -55,8 +56,8 @@ const create = (definition: DefinitionName) =>
   step({
     ...patience,
     name: "create",
-    ask: ({ id, data: { userId, items, payment } }) =>
-      CreateOrderCommand.of({ orderId: id, userId, items, payment, definition }),
+    ask: ({ id, data: { userId, items, payment, country } }) =>
+      CreateOrderCommand.of({ orderId: id, userId, items, payment, definition, ...shippedTo({ country }) }),
     success: OrderCreatedEvent,
     undo: {
       ask: ({ id, data: { userId, items, payment }, reason }) =>
@@ -104,7 +105,8 @@ const pay = step({
 const ship = step({
   ...patience,
   name: "ship",
-  ask: ({ id, data: { userId, items } }) => CreateShipmentCommand.of({ orderId: id, userId, items }),
+  ask: ({ id, data: { userId, items, country } }) =>
+    CreateShipmentCommand.of({ orderId: id, userId, items, ...shippedTo({ country }) }),
   success: ShipmentCreatedEvent,
   failure: ShipmentFailedEvent,
   undo: { ask: ({ id }) => CancelShipmentCommand.of({ orderId: id }), done: ShipmentCancelledEvent }
@@ -148,10 +150,11 @@ const priced = ({ id, data: { lines, total } }: SagaView<OrderData>) => {
 }
 
 /** What a saga knows of its order at the start. */
-export const ordered = ({ userId, items, payment }: Pick<OrderData, "userId" | "items" | "payment">): OrderData => ({
-  userId,
-  items,
-  payment,
+export const ordered = (order: Pick<OrderData, "userId" | "items" | "payment" | "country">): OrderData => ({
+  userId: order.userId,
+  items: order.items,
+  payment: order.payment,
+  ...shippedTo(order),
   lines: null,
   total: null
 })

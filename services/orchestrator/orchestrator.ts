@@ -2,7 +2,7 @@
 import { Schema } from "effect"
 import { Coordination, Orchestrator, Request, Saga, type SagaRow } from "oncebox"
 import { OrderCreatedEvent, OrderView, type OrderStatus } from "../order/contract.ts"
-import { DefinitionName, Id, Items, OrderId, PaymentMethod } from "../shell/bounds.ts"
+import { country, DefinitionName, Id, Items, OrderId, PaymentMethod } from "../shell/bounds.ts"
 import { definitions, ordered, payFirst, placeOrder } from "./definitions.ts"
 
 export const StartOrder = Request.make("StartOrder", {
@@ -11,6 +11,7 @@ export const StartOrder = Request.make("StartOrder", {
     userId: Id,
     items: Items,
     payment: PaymentMethod,
+    country,
     coordination: Coordination,
     definition: DefinitionName
   },

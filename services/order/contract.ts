@@ -3,6 +3,7 @@ import { Schema } from "effect"
 import { Coordination, Topic } from "oncebox"
 import {
   Amount,
+  country,
   DefinitionName,
   Id,
   Items,
@@ -21,13 +22,13 @@ export const ordersEvents = Topic.events("orders-events")
 
 export const CreateOrderCommand = ordersCommands.message(
   "CreateOrderCommand",
-  { orderId: OrderId, userId: Id, items: Items, payment: PaymentMethod, definition: DefinitionName },
+  { orderId: OrderId, userId: Id, items: Items, payment: PaymentMethod, country, definition: DefinitionName },
   { key: "orderId" }
 )
 
 export const OrderCreatedEvent = ordersEvents.message(
   "OrderCreatedEvent",
-  { orderId: OrderId, userId: Id, items: Items, payment: PaymentMethod, definition: DefinitionName },
+  { orderId: OrderId, userId: Id, items: Items, payment: PaymentMethod, country, definition: DefinitionName },
   { key: "orderId" }
 )
 

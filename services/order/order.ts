@@ -1,7 +1,19 @@
 /** Orders and their history. The order's row is the fence: whatever is asked again is answered from it. */
 import { Schema } from "effect"
 import { Coordination, Participant, Request, Table, type Outgoing, type RowOf } from "oncebox"
-import { Amount, DefinitionName, Id, Items, Lines, OrderId, PaymentMethod, Reason } from "../shell/bounds.ts"
+import {
+  Amount,
+  Country,
+  country,
+  DefinitionName,
+  Id,
+  Items,
+  Lines,
+  OrderId,
+  PaymentMethod,
+  Reason,
+  shippedTo
+} from "../shell/bounds.ts"
 import {
   ApproveOrderCommand,
   CancelOrderCommand,
@@ -26,6 +38,7 @@ export const orders = Table.make("orders", {
     lines: Schema.NullOr(Lines),
     total: Schema.NullOr(Amount),
     payment: PaymentMethod,
+    country: Schema.NullOr(Country),
     status: OrderStatus,
     reason: Schema.NullOr(Reason),
     coordination: Coordination,
@@ -50,6 +63,7 @@ export const PlaceOrder = Request.make("PlaceOrder", {
     userId: Id,
     items: Items,
     payment: PaymentMethod,
+    country,
     coordination: Coordination,
     definition: DefinitionName
   },
@@ -172,7 +186,7 @@ const cancel = (order: Order, reason: string, now: Date): Order =>
     : { ...order, status: "CANCELLING", reason, due_at: nextAnnouncement(now, now) }
 
 const created = (
-  { orderId, userId, items, payment, definition }: typeof CreateOrderCommand.schema.Type,
+  { orderId, userId, items, payment, country, definition }: typeof CreateOrderCommand.schema.Type,
   coordination: Coordination,
   now: Date
 ): Order => ({
@@ -182,6 +196,7 @@ const created = (
   lines: null,
   total: null,
   payment,
+  country: country ?? null,
   status: "CREATED",
   reason: null,
   coordination,
@@ -211,7 +226,10 @@ const announcement = (order: Order): ReadonlyArray<Outgoing> => {
   const { id, user_id, items, payment, coordination, definition, status, reason } = order
   if (status === "REJECTED") return [rejection(order)]
   if (status === "APPROVED") return [approval(order)]
-  const created = OrderCreatedEvent.of({ orderId: id, userId: user_id, items, payment, definition }, { coordination })
+  const created = OrderCreatedEvent.of(
+    { orderId: id, userId: user_id, items, payment, definition, ...shippedTo(order) },
+    { coordination }
+  )
   if (status === "CREATED") return [created]
   // whoever has not heard of the order must do so before it hears of its end
   return [created, OrderCancelRequestedEvent.of({ orderId: id, reason: reason ?? cancelledByUser }, { coordination })]

@@ -16,7 +16,7 @@ export type Queries = ReturnType<typeof makeQueries>
 export const makeQueries = (sql: Sql) => ({
   order: async (id: string) => {
     const rows = await sql`
-      select id, user_id, items, lines, total, payment, status, reason, coordination, definition, created_at, archived_at, due_at
+      select id, user_id, items, lines, total, payment, country, status, reason, coordination, definition, created_at, archived_at, due_at
       from orders
       where id = ${id}`
     return rows.map(view)[0]
@@ -25,7 +25,7 @@ export const makeQueries = (sql: Sql) => ({
   /** The newest first: ids grow with time. */
   orders: async ({ limit, after, where: { status, user } }: Page<OrderFilter>) => {
     const rows = await sql`
-      select id, user_id, items, lines, total, payment, status, reason, coordination, definition, created_at, archived_at, due_at
+      select id, user_id, items, lines, total, payment, country, status, reason, coordination, definition, created_at, archived_at, due_at
       from orders
       where archived_at is null
         ${after === undefined ? sql`` : sql`and id < ${after}`}
@@ -39,7 +39,7 @@ export const makeQueries = (sql: Sql) => ({
   /** Of these orders, those that ended. */
   ended: async (ids: ReadonlyArray<string>) => {
     const rows = await sql`
-      select id, user_id, items, lines, total, payment, status, reason, coordination, definition, created_at, archived_at, due_at
+      select id, user_id, items, lines, total, payment, country, status, reason, coordination, definition, created_at, archived_at, due_at
       from orders
       where id = any(array(select id::uuid from jsonb_array_elements_text(${JSON.stringify(ids)}::text::jsonb) as ids(id)))
         and status in ('APPROVED', 'REJECTED')`

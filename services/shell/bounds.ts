@@ -75,6 +75,17 @@ export const PaymentMethod = Schema.Union([
 export type PaymentMethod = typeof PaymentMethod.Type
 export const fromAccount: PaymentMethod = { method: "account" }
 
+/** Where an order goes, by ISO 3166-1 alpha-2; the shop's own country when it does not say. */
+export const Country = Schema.String.check(Schema.isPattern(/^[A-Z]{2}$/, { expected: "two letters such as NL" }))
+/** The field of a payload that holds it. */
+export const country = Schema.optionalKey(Country)
+/** Takes it along, if it is there. */
+export const shippedTo = ({
+  country
+}: {
+  readonly country?: string | null | undefined
+}): { readonly country?: string } => (country === undefined || country === null ? {} : { country })
+
 /** Which saga an order runs: the order in which its steps are taken. */
 export const DefinitionName = Schema.Literals(["place-order", "pay-first"])
 export type DefinitionName = typeof DefinitionName.Type
@@ -94,6 +105,7 @@ export const OrderContext = Schema.Struct({
   userId: Id,
   items: Items,
   payment: PaymentMethod,
+  country,
   /** The items with their prices, once they are reserved or quoted. */
   lines: Schema.NullOr(Lines),
   total: Schema.NullOr(Amount)

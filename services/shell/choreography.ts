@@ -6,7 +6,7 @@ import { Choreography, type Reaction } from "oncebox"
 import * as order from "../order/contract.ts"
 import * as payment from "../payment/contract.ts"
 import * as product from "../product/contract.ts"
-import type { DefinitionName, OrderContext } from "./bounds.ts"
+import { shippedTo, type DefinitionName, type OrderContext } from "./bounds.ts"
 import * as shipment from "../shipment/contract.ts"
 
 const { when } = Choreography
@@ -34,6 +34,7 @@ const begun = (definition: DefinitionName, event: typeof order.OrderCreatedEvent
           userId: event.userId,
           items: event.items,
           payment: event.payment,
+          ...shippedTo(event),
           lines: null,
           total: null
         }
@@ -61,7 +62,8 @@ const ship =
   (definition: DefinitionName) =>
   (event: Event): typeof shipment.CreateShipmentCommand.schema.Type | undefined => {
     const known = orderOf(definition, event)
-    return known && { orderId: event.orderId, userId: known.userId, items: known.items, order: known }
+    const { orderId } = event
+    return known && { orderId, userId: known.userId, items: known.items, order: known, ...shippedTo(known) }
   }
 const approve = (event: Event): typeof order.ApproveOrderCommand.schema.Type | undefined => {
   const known = event.order && orderOf(event.order.definition, event)

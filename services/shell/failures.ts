@@ -13,7 +13,7 @@ export const failureRules = Table.reference("failure_rules", {
     step: Schema.String,
     /** Orders that cost more than this fail; none when null. */
     above: Schema.NullOr(Amount),
-    /** So many of a hundred orders fail: always the same ones for the same seed. */
+    /** So many of a hundred orders fail: always the same ones for the same seed, and others at another step. */
     percent: Schema.Int,
     seed: Schema.String
   }
@@ -25,4 +25,4 @@ export const failedOnDemand = "FAILED_ON_DEMAND"
 /** Whether the rule has this order fail. */
 export const failsOnDemand = (rule: FailureRule | undefined, orderId: string, amount = 0): boolean =>
   rule !== undefined &&
-  ((rule.above !== null && amount > rule.above) || hashOf(`${rule.seed} ${orderId}`) % 100 < rule.percent)
+  ((rule.above !== null && amount > rule.above) || hashOf(`${rule.seed} ${rule.step} ${orderId}`) % 100 < rule.percent)

@@ -3,7 +3,7 @@ import { Effect, Schema } from "effect"
 import type { Context } from "hono"
 import { Coordination, type Request } from "oncebox"
 import type { OrderView } from "../order/contract.ts"
-import { DefinitionName, fromAccount, Id, Items, PaymentMethod } from "./bounds.ts"
+import { country, DefinitionName, fromAccount, Id, Items, PaymentMethod } from "./bounds.ts"
 import { accepted, newId, submit, type Edge } from "./edge.ts"
 import { problem, type Problem } from "./problem.ts"
 import { readBody } from "./request.ts"
@@ -13,11 +13,13 @@ export const NewOrder = Schema.Struct({
   userId: Id,
   items: Items,
   payment: Schema.optionalKey(PaymentMethod),
+  country,
   coordination: Schema.optionalKey(Coordination),
   definition: Schema.optionalKey(DefinitionName)
 })
 
-type OrderPayload = Required<typeof NewOrder.Type> & { readonly orderId: string }
+type OrderPayload = Required<Omit<typeof NewOrder.Type, "country">> &
+  Pick<typeof NewOrder.Type, "country"> & { readonly orderId: string }
 
 /** Has the order decided by `request`; the answer's location is below `path`. */
 export const takeOrder = Effect.fnUntraced(function* (

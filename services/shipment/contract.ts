@@ -1,13 +1,13 @@
 /** What the shipment service is asked and what it tells. Every message is keyed by the order it is about. */
 import { Topic } from "oncebox"
-import { Id, Items, order, OrderId, Reason } from "../shell/bounds.ts"
+import { country, Id, Items, order, OrderId, Reason } from "../shell/bounds.ts"
 
 export const shipmentsCommands = Topic.commands("shipments-commands")
 export const shipmentsEvents = Topic.events("shipments-events")
 
 export const CreateShipmentCommand = shipmentsCommands.message(
   "CreateShipmentCommand",
-  { orderId: OrderId, userId: Id, items: Items, order },
+  { orderId: OrderId, userId: Id, items: Items, country, order },
   { key: "orderId" }
 )
 

@@ -1,7 +1,7 @@
 /** Shipments. An order's shipment is the fence: it answers whatever is asked again. */
 import { Schema } from "effect"
-import { Participant, Table, type Outgoing, type RowOf } from "oncebox"
-import { alreadyCancelled, along, Id, Item, OrderId, Reason } from "../shell/bounds.ts"
+import { Participant, Table, type Outgoing, type RowOf, type Rows } from "oncebox"
+import { alreadyCancelled, along, Country, Id, Item, OrderId, Reason } from "../shell/bounds.ts"
 import { failedOnDemand, failsOnDemand, failureRules } from "../shell/failures.ts"
 import {
   CancelShipmentCommand,
@@ -31,26 +31,31 @@ export const carrierRefusals = Table.reference("carrier_refusals", {
   row: { product_id: Id, reason: Schema.String }
 })
 
+/** Countries that the carrier does not go to. */
+export const carrierCountries = Table.reference("carrier_countries", {
+  key: "country",
+  row: { country: Country, reason: Schema.String }
+})
+
 export const shipment = Participant.make("shipment", {
   shipments,
   carrier_refusals: carrierRefusals,
+  carrier_countries: carrierCountries,
   failure_rules: failureRules
 })
   .on(CreateShipmentCommand, {
     touches: {
       shipments: ({ orderId }) => [orderId],
       carrier_refusals: ({ items }) => items.map(({ productId }) => productId),
+      carrier_countries: ({ country }) => (country === undefined ? [] : [country]),
       failure_rules: () => ["ship"]
     },
-    decide: ({ shipments, carrier_refusals, failure_rules }, command, { now, newId }) => {
+    decide: (rows, command, { now, newId }) => {
+      const { shipments } = rows
       const { orderId, items } = command
       const earlier = shipments.get(orderId)
       if (earlier !== undefined) return { send: [outcomeOf(earlier, command)] }
-      const reason = items.some(({ productId }) => carrier_refusals.get(productId) !== undefined)
-        ? "SHIPMENT_REFUSED"
-        : failsOnDemand(failure_rules.get("ship"), orderId)
-          ? failedOnDemand
-          : null
+      const reason = refusalOf(command, rows)
       const shipment: Shipment = {
         order_id: orderId,
         id: newId(),
@@ -72,6 +77,18 @@ export const shipment = Participant.make("shipment", {
       return { put: { shipments: [{ ...earlier, status: "CANCELLED", updated_at: now }] }, send }
     }
   })
+
+/** Why the carrier does not take it; null when it does. */
+const refusalOf = ({ orderId, items, country }: Command, rows: Refusals): string | null => {
+  if (items.some(({ productId }) => rows.carrier_refusals.get(productId) !== undefined)) return "SHIPMENT_REFUSED"
+  if (country !== undefined && rows.carrier_countries.get(country) !== undefined) return "COUNTRY_REFUSED"
+  return failsOnDemand(rows.failure_rules.get("ship"), orderId) ? failedOnDemand : null
+}
+type Refusals = Rows<{
+  readonly carrier_refusals: typeof carrierRefusals
+  readonly carrier_countries: typeof carrierCountries
+  readonly failure_rules: typeof failureRules
+}>
 
 /** Cancelled before it was asked for: the command is refused when it comes. */
 const tombstone = (orderId: string, id: string, now: Date): Shipment => ({

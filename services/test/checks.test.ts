@@ -48,6 +48,7 @@ const order = (id: string, items: Planned["body"]["items"]) => ({
   lines: null,
   total: null,
   payment: { method: "account" } as const,
+  country: null,
   status: "REJECTED" as const,
   reason: "OUT_OF_STOCK",
   coordination: "orchestration" as const,

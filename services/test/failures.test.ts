@@ -61,9 +61,9 @@ describe("a rule", () => {
   })
 
   test("of a rate fails about so many of a hundred orders, the same ones for the same seed, others for another", () => {
-    const failing = (percent: number, seed: string) =>
+    const failing = (percent: number, seed: string, step = "pay") =>
       Array.from({ length: 10_000 }, (_, n) => `order ${n}`).filter((id) =>
-        failsOnDemand({ step: "pay", above: null, percent, seed }, id)
+        failsOnDemand({ step, above: null, percent, seed }, id)
       )
 
     for (const percent of [0, 10, 20, 30, 100]) {
@@ -71,6 +71,9 @@ describe("a rule", () => {
       expect(failing(percent, "a")).toEqual(failing(percent, "a"))
     }
     expect(failing(20, "a")).not.toEqual(failing(20, "b"))
+    // or the orders that fail at one step would be those that never get to the next
+    const both = new Set(failing(20, "a")).intersection(new Set(failing(20, "a", "reserve")))
+    expect(Math.abs(both.size - 400)).toBeLessThan(100)
   })
 
   test("that is not there fails nothing", () => {

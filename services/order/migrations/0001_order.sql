@@ -5,6 +5,7 @@ create table orders (
   lines        jsonb check (jsonb_array_length(lines) between 1 and 50),
   total        bigint check (total between 0 and 1000000000000),
   payment      jsonb not null,
+  country      text,
   status       text not null check (status in ('CREATED', 'CANCELLING', 'APPROVED', 'REJECTED')),
   reason       text,
   coordination text not null check (coordination in ('orchestration', 'choreography')),

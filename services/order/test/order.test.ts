@@ -42,6 +42,7 @@ const row: Order = {
   lines: null,
   total: null,
   payment,
+  country: null,
   status: "CREATED",
   reason: null,
   coordination: "orchestration",

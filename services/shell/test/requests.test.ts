@@ -78,7 +78,7 @@ describe("a body", () => {
         ["items", "missing"]
       ]
     ],
-    ["sets a total", { ...order, total: 1 }, [["total", "userId, items, payment, coordination"]]],
+    ["sets a total", { ...order, total: 1 }, [["total", "userId, items, payment, country, coordination"]]],
     ["sets a price", { ...order, items: [{ ...item, price: 1 }] }, [["items[0].price", "productId, quantity"]]],
     ["sets a status", { ...order, status: "APPROVED" }, [["status", "allowed are"]]],
     ["has no items", { ...order, items: [] }, [["items", "between 1 and 50"]]],

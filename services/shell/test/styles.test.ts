@@ -33,6 +33,7 @@ beforeAll(async () => {
   embedded = await Effect.runPromise(Scope.provide(startEmbedded({ dir, ports: "free" }), scope))
   const sql = connect(embedded.owner("shipments"), { name: "test", max: 1 })
   await sql`insert into carrier_refusals values ('fireworks', 'too dangerous')`
+  await sql`insert into carrier_countries values ('AQ', 'no road leads there')`
   await sql.end({ timeout: 1 })
   await Promise.all([
     post("user", "/users", { id: "rich", name: "Rich", email: "rich@example.org", balance: 1_000_000 }),
@@ -74,13 +75,21 @@ const cases = [
   { what: "wants what nobody sells", userId: "rich", productId: "air", status: "REJECTED", reason: "PRODUCT_UNKNOWN" },
   { what: "is out of money", userId: "poor", productId: "kettle", status: "REJECTED", reason: "INSUFFICIENT_FUNDS" },
   { what: "is nobody's", userId: "nobody", productId: "kettle", status: "REJECTED", reason: "USER_UNKNOWN" },
-  { what: "is not shipped", userId: "rich", productId: "fireworks", status: "REJECTED", reason: "SHIPMENT_REFUSED" }
+  { what: "is not shipped", userId: "rich", productId: "fireworks", status: "REJECTED", reason: "SHIPMENT_REFUSED" },
+  {
+    what: "goes too far",
+    userId: "rich",
+    productId: "kettle",
+    country: "AQ",
+    status: "REJECTED",
+    reason: "COUNTRY_REFUSED"
+  }
 ] as const
 
 for (const coordination of ["orchestration", "choreography"] as const) {
   for (const definition of ["place-order", "pay-first"] as const) {
     describe(`an order by ${coordination}, ${definition}`, () => {
-      for (const { what, userId, productId, status, reason } of cases) {
+      for (const { what, userId, productId, status, reason, ...where } of cases) {
         for (const entry of ["order", "orchestrator"] as const) {
           test(`that ${what}, taken by the ${entry} service`, async () => {
             const [stock, balance] =
@@ -88,6 +97,7 @@ for (const coordination of ["orchestration", "choreography"] as const) {
             const order = await post<OrderView>(entry, "/orders", {
               userId,
               items: [{ productId, quantity: 2 }],
+              ...where,
               coordination,
               definition
             })

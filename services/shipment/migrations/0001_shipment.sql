@@ -15,6 +15,12 @@ create table carrier_refusals (
   reason     text not null
 );
 
+-- Countries that the carrier does not go to.
+create table carrier_countries (
+  country text primary key check (country ~ '^[A-Z]{2}$'),
+  reason  text not null
+);
+
 -- Failures on demand, for demonstrations and tests. The service may only read it.
 create table failure_rules (
   step    text primary key,

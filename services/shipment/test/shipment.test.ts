@@ -52,6 +52,16 @@ const cases: ReadonlyArray<readonly [string, ReadonlyArray<Input>, Outgoing, Shi
   ]
 ]
 
+test("a country that the carrier does not go to fails the shipment, others and none do not", () => {
+  const given = { carrier_countries: [{ country: "AQ", reason: "no road" }] }
+  const to = (country: string) =>
+    CreateShipmentCommand.of({ orderId, userId: "ann", items: [{ productId: "cup", quantity: 1 }], country })
+
+  expect(decideWith(shipment, given, to("AQ")).send).toEqual([failed("COUNTRY_REFUSED")])
+  for (const input of [to("NL"), ship("cup")])
+    expect(decideWith(shipment, given, input).rows.shipments[0]?.status).toBe("CREATED")
+})
+
 test.each(cases)("%s", (_name, inputs, answer, status) => {
   const { send, rows } = decideWith(shipment, carrier, ...inputs)
 
