@@ -150,6 +150,32 @@ test("a saga that waits in vain is listed as stuck, with what it waits for and s
   expect(await stuck()).toEqual([])
 })
 
+test("a choreographed order that stalls is ended at its deadline, and everything is given back", async () => {
+  const stock = await stockOf("kettle")
+  await Effect.runPromise(embedded.stop("payment"))
+  const items = [{ productId: "kettle", quantity: 3 }]
+  const { id } = await post<OrderView>("order", "/orders", { userId: "rich", items, coordination: "choreography" }, "")
+  await until("the order at its payment", 20_000, async () => (await stockOf("kettle")) === stock - 3)
+  // as if five minutes had passed
+  const sql = connect(embedded.owner("sagas"), { name: "test", max: 1 })
+  await until("the saga", 10_000, async () => {
+    const moved = await sql`
+      update sagas set started_at = started_at - interval '5 minutes', due_at = now(), deadline = now() where id = ${id}`
+    return moved.count === 1
+  })
+  await sql.end({ timeout: 1 })
+
+  await until("the order's end", 20_000, async () => {
+    const { status, reason } = await get<OrderView>("order", `/orders/${id}`)
+    return status === "REJECTED" && reason === "TIMEOUT"
+  })
+  expect(await get<Saga>("orchestrator", `/sagas/${id}`)).toMatchObject({ state: "COMPENSATING" })
+  await Effect.runPromise(embedded.start("payment"))
+
+  expect(await ended(id)).toMatchObject({ state: "COMPENSATED", reason: "TIMEOUT" })
+  expect(await stockOf("kettle")).toBe(stock)
+})
+
 describe("lists of orders", () => {
   const ids = async (query: string) =>
     (await get<{ items: ReadonlyArray<OrderView> }>("order", `/orders?limit=100&${query}`)).items
