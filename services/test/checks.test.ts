@@ -166,11 +166,27 @@ const good: World = {
     { ...command, injected: false },
     { ...event, injected: false },
     { ...command, id: "m9", injected: true }
-  ]
+  ],
+  charges: []
 }
 
 test("nothing is wrong with a world in which all is well", () => {
   expect(violations(good, expected)).toEqual({})
+})
+
+const charge = (status: "CHARGED" | "REFUNDED", amount = 60) =>
+  ({ key: `charge:${bought}`, id: "ch_1", amount, card: "card-1", status, reason: null }) as const
+
+/** A world in which the order that was bought is paid with a card, of which this amount was taken. */
+const paidByCard = (amount: number): World => ({
+  ...good,
+  payments: good.payments.map((row) => (row.order_id === bought ? { ...row, method: "card", charge: "ch_1" } : row)),
+  charges: [charge("CHARGED", amount)]
+})
+
+test("nothing is wrong with a card that was charged once for what stands, or gave all back", () => {
+  expect(violations(paidByCard(60), expected)["charged"]).toBeUndefined()
+  expect(violations({ ...good, charges: [charge("REFUNDED")] }, expected)).toEqual({})
 })
 
 /** The world with one row of a table changed. */
@@ -267,6 +283,12 @@ const broken: Readonly<Record<keyof typeof checks, Readonly<Record<string, World
     "a log lacks its end": without("sagaLog", 1),
     "a step was taken twice": twice("sagaLog", 1),
     "a log ends otherwise": changed("sagaLog", 1, { state: "RUNNING" })
+  },
+  charged: {
+    "a card was charged for nothing": { ...good, charges: [charge("CHARGED")] },
+    "a card was charged for another amount": paidByCard(50),
+    "a payment stands and no card was charged": { ...paidByCard(60), charges: [charge("REFUNDED")] },
+    "a card was charged twice": { ...paidByCard(60), charges: [charge("CHARGED"), charge("CHARGED")] }
   },
   readModel: {
     "a user has an old balance": changed("users", 0, { balance: 100, position: 1 }),

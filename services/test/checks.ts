@@ -9,6 +9,7 @@ import type { Account, LedgerEntry } from "../payment/payment.ts"
 import type { Product, Reservation } from "../product/product.ts"
 import type { Shipment } from "../shipment/shipment.ts"
 import type { User } from "../user/user.ts"
+import type { ProcessorEntry } from "../../stack/processor.ts"
 import type { Plan, Planned } from "./orders.ts"
 
 /** A message as some outbox holds it. */
@@ -61,6 +62,8 @@ export interface World {
   readonly inbox: ReadonlyArray<Seen>
   readonly letters: ReadonlyArray<Seen & { readonly reason: string }>
   readonly records: ReadonlyArray<Published>
+  /** What the card processor did. */
+  readonly charges: ReadonlyArray<ProcessorEntry>
 }
 
 export interface Expected {
@@ -178,7 +181,11 @@ const balances: Check = ({ orders, accounts }, { plan }) => {
   const stored = by(accounts, ({ user_id }) => user_id)
   return plan.accounts.flatMap(({ id, balance }) => {
     const paid = sum(
-      orders.filter(({ user_id, status }) => user_id === id && status === "APPROVED").map(({ total }) => total ?? 0)
+      orders
+        .filter(
+          ({ user_id, status, payment }) => user_id === id && status === "APPROVED" && payment.method === "account"
+        )
+        .map(({ total }) => total ?? 0)
     )
     const found = stored.get(id)?.balance
     return when(found !== balance - paid, `account ${id} has ${found}, not ${balance} - ${paid}`)
@@ -228,16 +235,36 @@ const movements: Check = ({ ledger, payments }) => {
         `the refund of order ${order_id} is not of its payment`
       )
     }),
-    ...payments.flatMap(({ order_id, status }) => [
-      ...when(
-        (status === "PROCESSED" || status === "REFUNDED") !== paid.has(order_id),
-        `payment ${order_id} is ${status}, its ledger says otherwise`
-      ),
-      ...when(
-        (status === "REFUNDED") !== refunded.has(order_id),
-        `payment ${order_id} is ${status}, its refunds say otherwise`
+    ...payments
+      .filter(({ method }) => method === "account")
+      .flatMap(({ order_id, status }) => [
+        ...when(
+          (status === "PROCESSED" || status === "REFUNDED") !== paid.has(order_id),
+          `payment ${order_id} is ${status}, its ledger says otherwise`
+        ),
+        ...when(
+          (status === "REFUNDED") !== refunded.has(order_id),
+          `payment ${order_id} is ${status}, its refunds say otherwise`
+        )
+      ])
+  ]
+}
+
+/** A card was charged once for each payment that stands, for its amount, and none is charged for any other. */
+const charged: Check = ({ payments, charges }) => {
+  const kept = charges.filter(({ status }) => status === "CHARGED")
+  const made = by(kept, ({ key }) => key)
+  const standing = payments.filter(({ method, status }) => method === "card" && status === "PROCESSED")
+  const due = new Set(standing.map(({ order_id }) => `charge:${order_id}`))
+  return [
+    ...standing.flatMap(({ order_id, amount }) =>
+      when(
+        made.get(`charge:${order_id}`)?.amount !== amount,
+        `order ${order_id} is paid with a card that was not charged`
       )
-    ])
+    ),
+    ...kept.flatMap(({ key, amount }) => when(!due.has(key), `${key} took ${amount} for nothing`)),
+    ...repeated(charges.map(({ key }) => key)).map((key) => `two: ${key}`)
   ]
 }
 
@@ -374,6 +401,7 @@ export const checks = {
   balances,
   ledgers,
   movements,
+  charged,
   states,
   histories,
   sagas,

@@ -4,7 +4,7 @@
  */
 import type { Coordination } from "oncebox"
 import { text, until } from "../../stack/wait.ts"
-import type { DefinitionName } from "../shell/bounds.ts"
+import type { DefinitionName, PaymentMethod } from "../shell/bounds.ts"
 import type { Stack } from "./stack.ts"
 
 export interface Stocked {
@@ -35,6 +35,7 @@ export interface Planned {
     readonly items: ReadonlyArray<{ readonly productId: string; readonly quantity: number }>
     readonly coordination?: Coordination
     readonly definition?: DefinitionName
+    readonly payment?: PaymentMethod
   }
   readonly outcome: Outcome
   /** How often the client sends the same request. */
@@ -91,7 +92,7 @@ const styles: ReadonlyArray<Pick<Planned["body"], "coordination" | "definition">
   { coordination: "choreography", definition: "pay-first" }
 ]
 
-/** Orders of all outcomes and styles for users and products of `name`, which must have no other ones. */
+/** Orders of all outcomes and styles, some of them paid with a card, for users and products of `name`, which must have no other ones. */
 export const planOf = (name: string, count: number, seed: number): Plan => {
   const prefix = `${name}_`
   const next = random(seed)
@@ -154,7 +155,7 @@ export const planOf = (name: string, count: number, seed: number): Plan => {
     refused: [heavy.id],
     accounts: [...rich, ...poor],
     orders: kinds.map((kind, n) => ({
-      ...inStyle(make(kind), styles[n % styles.length]),
+      ...inStyle(make(kind), styles[n % styles.length], next() < 0.3 && kind !== "poor" ? `card${n}` : undefined),
       key: `${prefix}${n}`,
       entry: next() < 0.5 ? "order" : "orchestrator",
       posts: next() < 0.2 ? 3 : 1
@@ -162,9 +163,13 @@ export const planOf = (name: string, count: number, seed: number): Plan => {
   }
 }
 
-const inStyle = <A extends Pick<Planned, "body">>(planned: A, style: (typeof styles)[number] = {}): A => ({
+const inStyle = <A extends Pick<Planned, "body">>(
+  planned: A,
+  style: (typeof styles)[number] = {},
+  card: string | undefined = undefined
+): A => ({
   ...planned,
-  body: { ...planned.body, ...style }
+  body: { ...planned.body, ...style, ...(card === undefined ? {} : { payment: { method: "card", card } }) }
 })
 
 /** An answered request. */

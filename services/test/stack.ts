@@ -10,6 +10,7 @@ import { Redacted } from "effect"
 import { connect, type Sql } from "oncebox"
 import { readSecret, startEngines, type RunningEngines } from "../../stack/engines.ts"
 import { killLeftovers, lives, readLedger } from "../../stack/ledger.ts"
+import { startProcessor, type Processor } from "../../stack/processor.ts"
 import { freePorts } from "../../stack/ports.ts"
 import {
   prepare,
@@ -35,6 +36,8 @@ export interface Stack {
   /** A database, as its owner. */
   readonly database: (name: Database) => Sql
   readonly tape: Tape
+  /** The card processor outside: it outlives whatever is killed here. */
+  readonly processor: Processor
   /** Another process of a service on ports of its own, in the same consumer group; or another program in its place. */
   readonly start: (name: ServiceName, label: string, script?: string) => Promise<Replica>
   /** Starts again whatever an earlier test that failed left dead. */
@@ -138,11 +141,18 @@ const up = async (ends: Array<() => unknown>): Promise<Stack> => {
   )
   ends.push(() => Promise.all([...databases.values()].map((sql) => sql.end({ timeout: 1 }))))
 
+  const processor = startProcessor()
+  ends.push(() => processor.stop())
   const replicas: Array<Replica> = []
   ends.push(() => Promise.allSettled(replicas.map((replica) => replica.stop())))
   const start: Stack["start"] = async (name, label, script) => {
     const [port = 0, adminPort = 0] = await freePorts([[], []])
-    const env = { ...serviceEnv(engines, name), PORT: String(port), ADMIN_PORT: String(adminPort) }
+    const env = {
+      ...serviceEnv(engines, name),
+      PORT: String(port),
+      ADMIN_PORT: String(adminPort),
+      CARD_PROCESSOR_URL: processor.url
+    }
     const service = await startService(name, env, join(engines.dir, "log", `${label}.log`), {
       ledger: engines.ledger,
       script,
@@ -164,6 +174,7 @@ const up = async (ends: Array<() => unknown>): Promise<Stack> => {
     service: (name) => known(services, name),
     database: (name) => known(databases, name),
     tape,
+    processor,
     start,
     revive: async () => {
       for (const one of [engines.postgres, engines.kafka, engines.connect, ...services.values()]) {

@@ -136,6 +136,9 @@ export const readWorld = async (stack: Stack, plan: Plan, placed: ReadonlyMap<st
   await stack.tape.caughtUp()
   const owned = await ownedBy(stack, plan, placed)
   const [rows, { outbox, inbox, letters }] = await Promise.all([readRows(stack), readMessages(stack)])
+  const answer = await fetch(`${stack.processor.url}/charges`, { signal: AbortSignal.timeout(10_000) })
+  // our own processor's record, in its own form
+  const charges = (await answer.json()) as { readonly items: World["charges"] }
   const sent = outbox.filter(({ key, correlation }) => owned(key) || owned(correlation))
   return {
     orders: rows.orders.filter(({ id }) => owned(id)),
@@ -152,7 +155,8 @@ export const readWorld = async (stack: Stack, plan: Plan, placed: ReadonlyMap<st
     outbox: sent,
     inbox,
     letters: letters.filter(({ key }) => owned(key)),
-    records: stack.tape.records.filter(({ key }) => owned(key?.toString() ?? ""))
+    records: stack.tape.records.filter(({ key }) => owned(key?.toString() ?? "")),
+    charges: charges.items.filter(({ key }) => owned(key.replace(/^charge:/, "")))
   }
 }
 
