@@ -18,4 +18,7 @@ const participant = seeing(Choreography.join(payment, choreography), RefundPayme
   }
 }))
 
-Service.main({ ...service, run: (options) => run(participant, { ...options, callers: cardCallers(undefined) }) })
+Service.main({
+  ...service,
+  run: (options, { cardProcessorUrl }) => run(participant, { ...options, callers: cardCallers(cardProcessorUrl) })
+})
