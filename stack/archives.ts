@@ -5,7 +5,7 @@
 import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { startConnect } from "./connect.ts"
-import type { Engines } from "./install.ts"
+import type { Engines } from "./jvm.ts"
 import { startKafka } from "./kafka.ts"
 import { freePorts } from "./ports.ts"
 import { text } from "./wait.ts"

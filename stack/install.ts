@@ -8,17 +8,8 @@ import { createHash } from "node:crypto"
 import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { withArchives } from "./archives.ts"
+import type { Engines } from "./jvm.ts"
 import { startOf } from "./ledger.ts"
-
-export interface Engines {
-  /** Jars of the broker and of Connect. */
-  readonly lib: string
-  /** Connect's `plugin.path`. */
-  readonly plugins: string
-  readonly java: string
-  /** See archives.ts. */
-  readonly archives?: { readonly folder: string; readonly use: "read" | "write" } | undefined
-}
 
 export class NotInstallable extends Error {}
 

@@ -1,7 +1,17 @@
 /** The command line of an engine that runs on Java. */
 import { existsSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import type { Engines } from "./install.ts"
+
+/** Where the engines that run on Java are: see install.ts. */
+export interface Engines {
+  /** Jars of the broker and of Connect. */
+  readonly lib: string
+  /** Connect's `plugin.path`. */
+  readonly plugins: string
+  readonly java: string
+  /** See archives.ts. */
+  readonly archives?: { readonly folder: string; readonly use: "read" | "write" } | undefined
+}
 
 export interface JavaCommand {
   readonly engines: Engines
