@@ -5,8 +5,7 @@
  */
 import { mkdirSync } from "node:fs"
 import { dirname } from "node:path"
-import type { Engines } from "./jvm.ts"
-import { javaCommand, writeProperties } from "./jvm.ts"
+import { type Engines, javaCommand, writeProperties } from "./jvm.ts"
 import type { Ledger } from "./ledger.ts"
 import { type Running, run } from "./process.ts"
 
