@@ -5,8 +5,8 @@
  * behind, the messages to send and, for a request, the reply. It does no I/O, reads no clock and draws no
  * random number: what it needs of those is in its context. The pass (`pass.ts`) does the rest in one transaction.
  */
-import type { Call, Called, OutgoingCall } from "./call.ts"
-import type { AnyCall } from "./caller.ts"
+import type { Call, Called, OutgoingCall } from "./calls/call.ts"
+import type { AnyCall } from "./calls/caller.ts"
 import type { AnyContract, Contract, Coordination, Outgoing, Request, Topic } from "./message.ts"
 import type { Puts, RowOf, Rows, Tables } from "./table.ts"
 

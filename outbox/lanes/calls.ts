@@ -7,12 +7,12 @@
  * what is under way and gives it back at once.
  */
 import { Cause, Effect, Exit, FiberSet, Latch, Queue } from "effect"
-import { pauseAfter, type Caller } from "../caller.ts"
-import type { Outcome } from "../inputs.ts"
+import { pauseAfter, type Caller } from "../calls/caller.ts"
+import type { Outcome } from "../pass/inputs.ts"
 import { decodePlain, encodePlain } from "../message.ts"
 import type { Participant } from "../participant.ts"
-import { runPass } from "../pass.ts"
-import { resultInput, settled, withCalls } from "../results.ts"
+import { runPass } from "../pass/pass.ts"
+import { resultInput, settled, withCalls } from "../calls/results.ts"
 import type { CallsLane, NewCall, PostponedCall, TakenCall } from "../store/store.ts"
 import type { Tables } from "../table.ts"
 import { passLimit, untilCommitted, type LaneContext } from "./lane.ts"

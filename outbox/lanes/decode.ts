@@ -5,7 +5,7 @@
 import { Coordination, decodePayload, isHeaderText, maxKeyLength, maxPayloadLength, type Topic } from "../message.ts"
 import { idOfRecord, storable } from "../delivery/dead-letter.ts"
 import { isUuid } from "../store/inbox.ts"
-import type { MessageInput, UnreadableInput } from "../inputs.ts"
+import type { MessageInput, UnreadableInput } from "../pass/inputs.ts"
 import type { BrokerRecord } from "../broker/broker.ts"
 import type { AnyHandler } from "../participant.ts"
 import type { AnyContract } from "../message.ts"

@@ -1,6 +1,6 @@
 /** What the lanes of a participant share: how a pass is kept at until it is committed, and when to stop altogether. */
 import { Effect, Schedule, Schema } from "effect"
-import type { Outcome, PassEnvironment } from "../inputs.ts"
+import type { Outcome, PassEnvironment } from "../pass/inputs.ts"
 import type { Participant } from "../participant.ts"
 import type { StoreError } from "../store/store.ts"
 import type { Tables } from "../table.ts"

@@ -4,8 +4,8 @@
  */
 import { Deferred, Effect, Queue, Schedule, Schema } from "effect"
 import { passLimit, type LaneContext } from "./lane.ts"
-import type { Outcome, RequestInput } from "../inputs.ts"
-import { runPass } from "../pass.ts"
+import type { Outcome, RequestInput } from "../pass/inputs.ts"
+import { runPass } from "../pass/pass.ts"
 import type { Coordination, Request } from "../message.ts"
 import type { StoreError, StoreLane } from "../store/store.ts"
 

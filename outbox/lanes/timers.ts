@@ -4,8 +4,8 @@
  */
 import { Clock, Effect } from "effect"
 import { untilCommitted, type LaneContext } from "./lane.ts"
-import { runDue } from "../due.ts"
-import type { DueInput } from "../inputs.ts"
+import { runDue } from "../pass/due.ts"
+import type { DueInput } from "../pass/inputs.ts"
 import type { StoreLane, Store } from "../store/store.ts"
 import type { AnyHandler } from "../participant.ts"
 import type { AnyTable } from "../table.ts"

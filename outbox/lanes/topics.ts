@@ -5,8 +5,8 @@
 import { Effect } from "effect"
 import { readRecord, type Reader } from "./decode.ts"
 import { ParkGate, passLimit, untilCommitted, type LaneContext, type ParksTooMuch } from "./lane.ts"
-import type { Input, Outcome } from "../inputs.ts"
-import { runPass } from "../pass.ts"
+import type { Input, Outcome } from "../pass/inputs.ts"
+import { runPass } from "../pass/pass.ts"
 import type { BrokerError, BrokerRecord, Subscription } from "../broker/broker.ts"
 import type { StoreLane } from "../store/store.ts"
 

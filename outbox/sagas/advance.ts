@@ -117,14 +117,16 @@ const wait = (
 ): Advance => {
   const deadline = new Date(Math.min(context.now.getTime() + waitMs(saga, step, attempt), until))
   const lookEarlier = saga.due_at !== null && saga.due_at > context.now && saga.due_at <= deadline
-  const row: SagaRow = {
-    ...saga,
-    step: step.name,
-    attempt,
-    position: saga.position + 1,
-    deadline,
-    due_at: lookEarlier ? saga.due_at : deadline
-  }
+  return asking(
+    { ...saga, step: step.name, attempt, deadline, due_at: lookEarlier ? saga.due_at : deadline },
+    asked,
+    context
+  )
+}
+
+/** The saga after it asked for something: with that in its log, under an id of its own. */
+export const asking = (saga: SagaRow, asked: Outgoing, context: Context): Advance => {
+  const row: SagaRow = { ...saga, position: saga.position + 1 }
   const id = context.newId()
   const message: Outgoing = { ...asked, id, correlation: saga.id, coordination: saga.coordination }
   return { row, log: [entry(row, context, { type: asked.contract.type, id })], send: [message] }

@@ -55,8 +55,20 @@ export interface SagaDefinition<Data = unknown> {
   /** How long the steps before the pivot may take together. */
   readonly deadlineMs: number
   /** What ends a choreographed saga that takes longer. */
-  readonly cancel: ((saga: SagaView<unknown>) => Outgoing) | undefined
+  readonly stalled: ((saga: SagaView<unknown>) => Outgoing) | undefined
   readonly decode: (data: unknown) => Data
+}
+
+/** Finds a saga's definition, in the version that it runs on, among those that `owner` has. Throws when two are one. */
+export const registryOf = <Data>(owner: string, definitions: ReadonlyArray<SagaDefinition<Data>>) => {
+  const nameOf = (name: string, version: number): string => `${name} v${version}`
+  const known = new Map(definitions.map((one) => [nameOf(one.name, one.version), one]))
+  if (known.size !== definitions.length) throw new Error(`${owner} has two definitions of one name and version`)
+  return (saga: Pick<SagaRow, "id" | "definition" | "version">): SagaDefinition<Data> => {
+    const found = known.get(nameOf(saga.definition, saga.version))
+    if (found !== undefined) return found
+    throw new Error(`saga ${saga.id} runs on ${nameOf(saga.definition, saga.version)}, which this build does not have`)
+  }
 }
 
 export const viewOf = (definition: SagaDefinition, saga: SagaRow): SagaView<unknown> => ({

@@ -5,10 +5,10 @@
 import type { AnyContract, Contract } from "../message.ts"
 import { Participant, type Context, type Decision } from "../participant.ts"
 import { advance, decisionOf, type SagaInput } from "./advance.ts"
-import type { SagaDefinition } from "./definition.ts"
+import { registryOf, type SagaDefinition } from "./definition.ts"
 import { begun, Saga, type SagaStart } from "./saga.ts"
 import { hasEnded, type SagaRow, type SagaTables } from "./tables.ts"
-import { observe, overdue } from "./watch.ts"
+import { noted, observe, overdue } from "./watch.ts"
 
 /**
  * An orchestrator of these definitions; keep a version for as long as sagas run on it. Answers to sagas that don't
@@ -19,33 +19,23 @@ const make = (
   definitions: ReadonlyArray<SagaDefinition>,
   options: { readonly starts: ReadonlyArray<SagaStart> }
 ): Participant<SagaTables> => {
-  const registry = new Map(
-    definitions.map((definition) => [`${definition.name} v${definition.version}`, definition as SagaDefinition])
-  )
-  if (registry.size !== definitions.length) throw new Error(`${name} has two definitions of one name and version`)
+  const definitionOf = registryOf(name, definitions)
   const stranger = options.starts.find((start) => !definitions.includes(start.definition))
   if (stranger !== undefined)
     throw new Error(`${name} starts ${stranger.definition.name}, which is none of its definitions`)
-  const definitionOf = (saga: SagaRow): SagaDefinition => {
-    const found = registry.get(`${saga.definition} v${saga.version}`)
-    if (found === undefined)
-      throw new Error(`saga ${saga.id} runs on ${saga.definition} v${saga.version}, which this build does not have`)
-    return found
-  }
   const step = (saga: SagaRow, input: SagaInput, context: Context): Decision<SagaTables, never> => {
-    // the definition of a saga that has ended may be gone from this build
-    if (hasEnded(saga)) return {}
-    const definition = definitionOf(saga)
-    const next =
-      saga.coordination === "orchestration"
-        ? advance(definition, saga, input, context)
-        : input === "deadline"
-          ? overdue(definition, saga, context)
-          : observe(definition, saga, input, context)
+    const next = saga.coordination === "orchestration" ? asked(saga, input, context) : watched(saga, input, context)
     return next === undefined ? {} : decisionOf(next)
   }
+  // the definition of a saga that has ended may be gone from this build
+  const asked = (saga: SagaRow, input: SagaInput, context: Context) =>
+    hasEnded(saga) ? undefined : advance(definitionOf(saga), saga, input, context)
+  const watched = (saga: SagaRow, input: SagaInput, context: Context) => {
+    if (input === "deadline") return hasEnded(saga) ? undefined : overdue(definitionOf(saga), saga, context)
+    return hasEnded(saga) ? noted(saga, input.contract, context) : observe(definitionOf(saga), saga, input, context)
+  }
   const contracts = new Set<AnyContract>(options.starts.map((start) => start.on))
-  for (const { steps, cancelledBy } of registry.values()) {
+  for (const { steps, cancelledBy } of definitions) {
     if (cancelledBy !== undefined) contracts.add(cancelledBy)
     for (const { success, failure, undo } of steps) {
       for (const contract of [success, failure, undo?.done]) if (contract !== undefined) contracts.add(contract)
@@ -73,7 +63,7 @@ const make = (
           const data = start.data(payload)
           if (context.coordination === "orchestration")
             return Saga.start(definition, context.correlation, data, context, after)
-          if (definition.cancel === undefined) return {}
+          if (definition.stalled === undefined) return {}
           return step(begun(definition, context.correlation, data, context), input, context)
         }
       }),

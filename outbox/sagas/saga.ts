@@ -3,7 +3,7 @@ import { Duration, Schema } from "effect"
 import type { AnyContract, Contract, Outgoing } from "../message.ts"
 import type { Context, Decision } from "../participant.ts"
 import { decisionOf, forward } from "./advance.ts"
-import type { AnyStep, SagaDefinition, SagaView, Step } from "./definition.ts"
+import { registryOf, type AnyStep, type SagaDefinition, type SagaView, type Step } from "./definition.ts"
 import { tables, type SagaRow, type SagaTables } from "./tables.ts"
 
 const indexOf = (definition: SagaDefinition, name: string): number => {
@@ -42,6 +42,7 @@ export interface SagaStart {
 
 export const Saga = {
   tables,
+  registryOf,
 
   /** A step, with its types checked against each other: `Saga.step<Data>()({ … })`. */
   step:
@@ -72,7 +73,7 @@ export const Saga = {
     /** A message, with the saga's id as its correlation, that asks for the saga to be undone. */
     readonly cancelledBy?: Contract<Cancelled>
     /** What to send to end a choreographed saga that takes longer than its deadline. Such sagas are watched only with it. */
-    readonly cancel?: (saga: SagaView<Schema.Struct.Type<Fields>>) => Outgoing
+    readonly stalled?: (saga: SagaView<Schema.Struct.Type<Fields>>) => Outgoing
     readonly steps: ReadonlyArray<Step<Schema.Struct.Type<Fields>>>
   }): SagaDefinition<Schema.Struct.Type<Fields>> => {
     type Data = Schema.Struct.Type<Fields>
@@ -80,11 +81,11 @@ export const Saga = {
     if (new Set(names).size !== names.length) throw new Error(`${options.name} has two steps of one name`)
     const pivot = names.indexOf(options.pivot)
     if (pivot < 0) throw new Error(`${options.name} has no step ${options.pivot} to be its pivot`)
-    // a late reply would count for the other step, a second one for the next
     const deadlineMs = Duration.toMillis(Duration.fromInputUnsafe(options.deadline ?? Duration.infinity))
     if (deadlineMs <= 0) throw new Error(`${options.name} needs a deadline that lies ahead`)
     // a contract of any payload: it is only compared
     const cancelledBy = options.cancelledBy as unknown as AnyContract | undefined
+    // a late reply would count for the other step, a second one for the next
     const replies = [
       ...options.steps.flatMap(({ success, failure, undo }) => [success, failure, undo?.done]),
       cancelledBy
@@ -98,7 +99,7 @@ export const Saga = {
       pivot,
       deadlineMs,
       cancelledBy,
-      cancel: options.cancel as SagaDefinition["cancel"],
+      stalled: options.stalled as SagaDefinition["stalled"],
       decode: (data) => decode(data),
       steps: options.steps.map((step, index) => {
         const { deadline, ...rest } = step
@@ -137,7 +138,7 @@ export const Saga = {
     after?: string
   ): Decision<SagaTables, never> => {
     const saga = begun(definition, id, data, context)
-    if (saga.coordination === "choreography" && definition.cancel === undefined)
+    if (saga.coordination === "choreography" && definition.stalled === undefined)
       throw new Error(`${definition.name} says nothing of how a choreographed saga is ended`)
     const next = after === undefined ? 0 : indexOf(definition, after) + 1
     return decisionOf(forward(definition, saga, next, context))

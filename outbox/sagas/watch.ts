@@ -5,9 +5,9 @@
  */
 import type { AnyContract } from "../message.ts"
 import type { Context } from "../participant.ts"
-import { ask, entry, lastMoment, waitMs, type Advance } from "./advance.ts"
+import { ask, asking, entry, lastMoment, waitMs, type Advance } from "./advance.ts"
 import { viewOf, type SagaDefinition } from "./definition.ts"
-import { hasEnded, type SagaRow } from "./tables.ts"
+import type { SagaRow } from "./tables.ts"
 
 /** Where a choreographed saga stands after an event; undefined when the event is nothing new. */
 export const observe = (
@@ -16,7 +16,7 @@ export const observe = (
   { contract, payload }: { readonly contract: AnyContract; readonly payload: object },
   context: Context
 ): Advance | undefined => {
-  if (hasEnded(saga) || saga.seen.includes(contract.type)) return undefined
+  if (saga.seen.includes(contract.type)) return undefined
   const step = definition.steps.find(({ success }) => success === contract)
   const data = step?.learn === undefined ? saga.data : step.learn(definition.decode(saga.data), payload)
   const given = "reason" in payload ? String(payload.reason) : null
@@ -37,25 +37,26 @@ export const observe = (
   return { row, log: [entry(row, context, undefined)], send: [] }
 }
 
+/** An event of a saga that has ended changes nothing any more; its log tells of it all the same. */
+export const noted = (saga: SagaRow, { type }: AnyContract, context: Context): Advance | undefined => {
+  if (saga.seen.includes(type)) return undefined
+  const row: SagaRow = { ...saga, seen: [...saga.seen, type], position: saga.position + 1 }
+  return { row, log: [entry(row, context, undefined)], send: [] }
+}
+
 /** What to do when a choreographed saga's deadline has passed. */
 export const overdue = (definition: SagaDefinition, saga: SagaRow, context: Context): Advance | undefined => {
-  if (hasEnded(saga)) return undefined
   const late = context.now.getTime() >= lastMoment(definition, saga)
   // asked for here, and never begun
   if (!late && saga.seen.length === 0) return ask(definition, saga, 0, saga.attempt + 1, context)
-  const row: SagaRow = { ...saga, ...timer(definition, saga, context) }
-  if (!late || definition.cancel === undefined) return { row, log: [], send: [] }
-  const attempt = saga.attempt + 1
+  if (!late) return { row: { ...saga, ...timer(definition, saga, context) }, log: [], send: [] }
   const [first] = definition.steps
-  const deadline = new Date(context.now.getTime() + (first === undefined ? 0 : waitMs(saga, first, attempt)))
-  const id = context.newId()
-  const asked = definition.cancel({ ...viewOf(definition, saga), reason: saga.reason ?? "TIMEOUT" })
-  const pressed: SagaRow = { ...saga, attempt, position: saga.position + 1, deadline, due_at: deadline }
-  return {
-    row: pressed,
-    log: [entry(pressed, context, { type: asked.contract.type, id })],
-    send: [{ ...asked, id, correlation: saga.id, coordination: saga.coordination }]
-  }
+  if (definition.stalled === undefined || first === undefined)
+    throw new Error(`${definition.name} v${definition.version} says nothing of how a choreographed saga is ended`)
+  const attempt = saga.attempt + 1
+  const deadline = new Date(context.now.getTime() + waitMs(saga, first, attempt))
+  const asked = definition.stalled({ ...viewOf(definition, saga), reason: saga.reason ?? "TIMEOUT" })
+  return asking({ ...saga, attempt, deadline, due_at: deadline }, asked, context)
 }
 
 /** The saga's one deadline; once that has passed, the one it has. */

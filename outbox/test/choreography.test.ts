@@ -111,7 +111,7 @@ const bookTrip = Saga.define({
   data: { seat: Schema.NullOr(Schema.String) },
   pivot: "issue",
   deadline: "1 minute",
-  cancel: ({ id, reason }) => EndTrip.of({ tripId: id, reason: reason ?? "" }),
+  stalled: ({ id, reason }) => EndTrip.of({ tripId: id, reason: reason ?? "" }),
   steps: [
     step({
       ...patience,
@@ -209,6 +209,19 @@ describe("a choreographed saga that is watched", () => {
       [3, "Paid", null],
       [4, "Issued", null]
     ])
+  })
+
+  test("has in its log what is only seen after its end, and stays ended", () => {
+    const before = sagaOf(opened, paid, issued)
+    const { saga_log, sagas } = watched(opened, paid, issued, held, held)
+
+    expect(saga_log.map(({ position, state, cause_type }) => [position, state, cause_type])).toEqual([
+      [1, "RUNNING", "TripOpened"],
+      [2, "RUNNING", "Paid"],
+      [3, "COMPLETED", "Issued"],
+      [4, "COMPLETED", "SeatHeld"]
+    ])
+    expect(sagas).toEqual([{ ...before, seen: [...before.seen, "SeatHeld"], position: 4 }])
   })
 
   test("learns what an orchestrated one learns", () => {

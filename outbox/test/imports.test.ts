@@ -170,7 +170,7 @@ const planted: Readonly<
       "imports services/product/product.ts"
     ],
     ["services/order/order.ts", 'import {\n  a,\n  type B\n} from "../index.ts"', "imports services/index.ts"],
-    ["services/order/order.ts", 'import { Pass } from "../../outbox/pass.ts"', "imports outbox/pass.ts"],
+    ["services/order/order.ts", 'import { Pass } from "../../outbox/pass/pass.ts"', "imports outbox/pass/pass.ts"],
     ["services/order/order.ts", 'import { until } from "../../stack/wait.ts"', "imports stack/wait.ts"],
     ["services/order/order.ts", 'import { Hono } from "hono"', "imports hono"],
     ["services/order/queries.ts", 'import { bodyLimit } from "hono/body-limit"', "imports hono/body-limit"],
@@ -187,7 +187,7 @@ const planted: Readonly<
       "imports services/order/queries.ts"
     ],
     ["services/shell/server.ts", 'import { Kafka } from "kafkajs"', "imports kafkajs"],
-    ["services/shell/server.ts", 'import { runPass } from "../../outbox/pass.ts"', "imports outbox/pass.ts"]
+    ["services/shell/server.ts", 'import { runPass } from "../../outbox/pass/pass.ts"', "imports outbox/pass/pass.ts"]
   ],
   "the list of services knows their contracts and how they are composed": [
     ["services/index.ts", 'import { order } from "./order/order.ts"', "imports services/order/order.ts"]
@@ -208,7 +208,7 @@ const planted: Readonly<
     ["outbox/table.ts", 'import type { StoreError } from "./store/store.ts"', "imports outbox/store/store.ts"]
   ],
   "ports, their adapters and delivery know nothing of what runs on them": [
-    ["outbox/store/memory.ts", 'import { parkedKey } from "../pass.ts"', "imports outbox/pass.ts"],
+    ["outbox/store/memory.ts", 'import { parkedKey } from "../pass/pass.ts"', "imports outbox/pass/pass.ts"],
     ["outbox/broker/kafka.ts", 'import type { Reader } from "../lanes/decode.ts"', "imports outbox/lanes/decode.ts"]
   ],
   "no files of the library import each other in a circle": [["outbox/a.ts", 'import "./a.ts"', "→ outbox/a.ts"]],

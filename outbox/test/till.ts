@@ -3,7 +3,7 @@
  * decisions can be made to fail through `Switches`, which production code never has.
  */
 import { Schema } from "effect"
-import { Call } from "../call.ts"
+import { Call } from "../calls/call.ts"
 import { Topic, Request } from "../message.ts"
 import { Participant, type Decision } from "../participant.ts"
 import { Table, type RowOf } from "../table.ts"

@@ -2,7 +2,7 @@
  * A participant's decisions without a store: given these rows, when that comes, then those rows and messages.
  * As in a pass, a decision reads only rows that it touches, and all that comes and goes must fit tables and contracts.
  */
-import { sealCall, type CallResult } from "../call.ts"
+import { sealCall, type CallResult } from "../calls/call.ts"
 import { encodePayload, encodePlain, keyOfPayload, type Outgoing } from "../message.ts"
 import type { Decision, Participant } from "../participant.ts"
 import { keyOf, WorkingSet, type Puts, type Tables } from "../table.ts"

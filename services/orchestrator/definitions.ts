@@ -129,7 +129,7 @@ const define = (name: DefinitionName, steps: ReadonlyArray<ReturnType<typeof ste
     data: OrderData.fields,
     deadline: "5 minutes",
     cancelledBy: OrderCancelRequestedEvent,
-    cancel: ({ id, data, reason }) =>
+    stalled: ({ id, data, reason }) =>
       CancelOrderCommand.of({ orderId: id, reason: reason ?? "TIMEOUT", order: { definition: name, ...data } }),
     pivot: "approve",
     steps: [create(name), ...steps]

@@ -1,11 +1,11 @@
 /** What a pass is given and what it answers: messages, requests and due rows, and how each of them ended. */
 import { Schema } from "effect"
-import type { Envelope, OutboxMessage } from "./message.ts"
-import type { BrokerRecord } from "./broker/broker.ts"
-import type { AnyHandler, Cause, Participant } from "./participant.ts"
-import type { InboxWindow } from "./store/inbox.ts"
-import type { DeadLetter, NewCall, ParkReason, StoreLane } from "./store/store.ts"
-import { Table, type AnyTable, type Tables } from "./table.ts"
+import type { Envelope, OutboxMessage } from "../message.ts"
+import type { BrokerRecord } from "../broker/broker.ts"
+import type { AnyHandler, Cause, Participant } from "../participant.ts"
+import type { InboxWindow } from "../store/inbox.ts"
+import type { DeadLetter, NewCall, ParkReason, StoreLane } from "../store/store.ts"
+import { Table, type AnyTable, type Tables } from "../table.ts"
 
 /** A decoded message from a topic. `redrive` says that it lies in the dead letters and is to be decided after all. */
 export interface MessageInput {

@@ -7,6 +7,7 @@
  * must take it for one and the same call, or be asked first whether it knows the key.
  */
 import { Duration, type Effect, type Schema } from "effect"
+import { hashOf } from "../hash.ts"
 
 /** The call that is carried out. */
 export interface Attempt {
@@ -78,6 +79,6 @@ export const makeCaller = (call: AnyCall, options: CallerOptions<object, object>
 export const pauseAfter = (caller: Pick<Caller, "pauseMs">, id: string, attempt: number): number => {
   const { first, most } = caller.pauseMs
   const doubled = Math.min(most, first * 2 ** Math.min(attempt - 1, 40))
-  const share = Number(Bun.hash.wyhash(`${id} ${attempt}`) % 1_000n) / 1_000
+  const share = hashOf(`${id} ${attempt}`) / 2 ** 32
   return Math.round(doubled * (0.5 + share / 2))
 }

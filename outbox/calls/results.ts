@@ -2,11 +2,11 @@
  * The result of a call on its way through a pass: decided like a request that nobody waits for, together with the row
  * of the call, which is done from then on. A row that is done already is decided no more, whoever brings a result.
  */
-import type { RequestInput } from "./inputs.ts"
-import type { AnyHandler, Participant } from "./participant.ts"
-import { calls } from "./store/calls.ts"
-import type { TakenCall } from "./store/store.ts"
-import type { RowOf, Rows, Tables } from "./table.ts"
+import type { RequestInput } from "../pass/inputs.ts"
+import type { AnyHandler, Participant } from "../participant.ts"
+import { calls } from "../store/calls.ts"
+import type { TakenCall } from "../store/store.ts"
+import type { RowOf, Rows, Tables } from "../table.ts"
 
 /** Under this name a pass that decides results has the library's table `calls`. */
 const ownName = "oncebox calls"

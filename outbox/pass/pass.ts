@@ -8,7 +8,7 @@
 import { Clock, Effect } from "effect"
 import { Pass } from "./deciding.ts"
 import type { Fault, Faults, Input, Outcome, PassEnvironment } from "./inputs.ts"
-import { RowRefused, type StoreError, type Transaction } from "./store/store.ts"
+import { RowRefused, type StoreError, type Transaction } from "../store/store.ts"
 
 /** Runs the inputs in order, in as few transactions as their faults allow. One outcome for each input. */
 export const runPass = (

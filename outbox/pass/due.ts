@@ -3,7 +3,7 @@ import { Effect } from "effect"
 import { Pass } from "./deciding.ts"
 import type { DueInput, PassEnvironment, RequestInput } from "./inputs.ts"
 import { keyNotFound, loadRest, mostTries } from "./pass.ts"
-import type { StoreError } from "./store/store.ts"
+import type { StoreError } from "../store/store.ts"
 
 export interface DueResult {
   readonly decided: number

@@ -7,8 +7,8 @@
  */
 import { Schema } from "effect"
 import { makeCaller, type AnyCall, type Caller, type CallerOptions } from "./caller.ts"
-import { encodePlain, isHeaderText, type Coordination, type Origin, type PlainSchema } from "./message.ts"
-import type { NewCall } from "./store/store.ts"
+import { encodePlain, isHeaderText, type Coordination, type Origin, type PlainSchema } from "../message.ts"
+import type { NewCall } from "../store/store.ts"
 
 /** The promise about one kind of call: what is asked, and what is known afterwards. */
 export interface Call<Request extends object, Result extends object> {

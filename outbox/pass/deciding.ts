@@ -2,10 +2,10 @@
  * The state of one attempt at a pass: what is loaded, decided and to be written so far. No I/O in here: an attempt that
  * comes to nothing is thrown away whole.
  */
-import { sealCall, type OutgoingCall } from "./call.ts"
-import { seal, type Origin, type OutboxMessage } from "./message.ts"
-import type { Context, Decision, Cause } from "./participant.ts"
-import { deadLetterCopy } from "./delivery/dead-letter.ts"
+import { sealCall, type OutgoingCall } from "../calls/call.ts"
+import { seal, type Origin, type OutboxMessage } from "../message.ts"
+import type { Context, Decision, Cause } from "../participant.ts"
+import { deadLetterCopy } from "../delivery/dead-letter.ts"
 import {
   idempotencyKeys,
   type Fault,
@@ -17,10 +17,10 @@ import {
   type RequestInput,
   type UnreadableInput
 } from "./inputs.ts"
-import { bucketOf } from "./store/inbox.ts"
-import { otherRequest, sameRequest } from "./store/calls.ts"
-import { parkedKey, type DeadLetter, type Load, type NewCall, type Transaction, type Writes } from "./store/store.ts"
-import { NotLoaded, WorkingSet, type AnyTable, type Rows, type Tables } from "./table.ts"
+import { bucketOf } from "../store/inbox.ts"
+import { otherRequest, sameRequest } from "../store/calls.ts"
+import { parkedKey, type DeadLetter, type Load, type NewCall, type Transaction, type Writes } from "../store/store.ts"
+import { NotLoaded, WorkingSet, type AnyTable, type Rows, type Tables } from "../table.ts"
 
 export class Pass {
   readonly working: WorkingSet
