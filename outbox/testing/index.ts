@@ -1,2 +1,7 @@
 /** What users test their participants with. */
 export { decidedAt, decideWith, type Decided, type Input } from "./decide.ts"
+export { pickOne, type Choices } from "./simulation/choices.ts"
+export { faultNames, type FaultName } from "./simulation/faults.ts"
+export type { ClientRequest, Plan, Quiet, Scenario } from "./simulation/scenario.ts"
+export { replay, simulate, type Failure, type Simulated, type SimulationOptions } from "./simulation/simulate.ts"
+export { sequenceDiagram, type TraceLine } from "./simulation/trace.ts"

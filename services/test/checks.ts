@@ -289,15 +289,21 @@ const states: Check = ({ orders, reservations, payments, shipments }) => {
   })
 }
 
-/** An order's history is that it was created, maybe that it was being cancelled, and after that how it ended. */
+const statuses = ["CREATED", "CANCELLING", "APPROVED", "REJECTED"]
+
+/**
+ * An order's history is that it was created, maybe that it was being cancelled, and after that how it ended. One that was
+ * never created was only rejected. Several entries of one pass are of the same moment.
+ */
 const histories: Check = ({ orders, history }) => {
   const entries = Map.groupBy(history, ({ order_id }) => order_id)
   return [
     ...orders.flatMap(({ id, status }) => {
-      const own = (entries.get(id) ?? []).toSorted((a, b) => a.at.getTime() - b.at.getTime())
+      const own = (entries.get(id) ?? []).toSorted((a, b) => statuses.indexOf(a.status) - statuses.indexOf(b.status))
       const found = own.map((entry) => entry.status)
-      const due = ["CREATED", ...(found.includes("CANCELLING") && status === "REJECTED" ? ["CANCELLING"] : []), status]
-      const inTurn = own.every((entry, n) => n === 0 || (own[n - 1]?.at ?? entry.at) < entry.at)
+      const cancelling = found.includes("CANCELLING") && status === "REJECTED" ? ["CANCELLING"] : []
+      const due = found.length === 1 && status === "REJECTED" ? ["REJECTED"] : ["CREATED", ...cancelling, status]
+      const inTurn = own.every((entry, n) => n === 0 || (own[n - 1]?.at ?? entry.at) <= entry.at)
       return when(
         found.join() !== due.join() || !inTurn,
         `order ${id} is ${status}, its history is: ${found.join(", ")}`
