@@ -493,7 +493,11 @@ const brokenAdvances: ReadonlyArray<readonly [string, Advancing, string, string,
   ],
   [
     "the saga's own deadline is not heeded",
-    (definition, ...given) => advance({ ...definition, deadlineMs: 2 * definition.deadlineMs }, ...given),
+    but((definition, saga, input, context) =>
+      input === "deadline" && saga.step === "hotel" && saga.state === "RUNNING" && saga.attempt < 2
+        ? ask(definition, saga, 0, saga.attempt + 1, context)
+        : undefined
+    ),
     "attempts",
     "hotel is asked for past the saga's own deadline",
     "no answer in time, past the saga's own deadline"
@@ -504,6 +508,34 @@ const brokenAdvances: ReadonlyArray<readonly [string, Advancing, string, string,
     "attempts",
     "the saga's start is moved, and its deadline with it",
     "HotelBooked, past the saga's own deadline"
+  ],
+  [
+    "the step in flight may wait past the saga's own deadline",
+    then((next, _definition, _saga, _input, { now }) =>
+      next.row.step === "find" && !hasEnded(next.row)
+        ? withRow(next, { deadline: new Date(now.getTime() + 600_000) })
+        : next
+    ),
+    "attempts",
+    "the saga waits for find past its own deadline",
+    "HotelBooked"
+  ],
+  [
+    "the saga's own deadline counts after the pivot",
+    then((next, definition, saga) => {
+      const deadline = new Date(saga.started_at.getTime() + definition.deadlineMs)
+      return next.row.step === "send" && !hasEnded(next.row) ? withRow(next, { deadline, due_at: deadline }) : next
+    }),
+    "end",
+    "the saga waits for send with a deadline that has passed",
+    "HotelBooked → FlightFound → FlightBooked → Confirmed, past the saga's own deadline"
+  ],
+  [
+    "attempts are not counted",
+    then((next) => withRow(next, { attempt: 1 })),
+    "attempts",
+    "the attempts of hotel are not counted",
+    "no answer in time"
   ],
   [
     "what comes after the pivot is given up and undone",

@@ -1,7 +1,9 @@
 /** The rules that every saga keeps to, and what to say of a move that breaks one. */
 import type { AnyContract } from "../../message.ts"
+import { lastMoment } from "../../sagas/advance.ts"
 import type { SagaDefinition } from "../../sagas/definition.ts"
-import { hasEnded } from "../../sagas/tables.ts"
+import { hasEnded, type SagaRow } from "../../sagas/tables.ts"
+import { decidedAt } from "../decide.ts"
 import { answered, isSame, meaningOf, type Ask, type Exploration, type History, type Move } from "./explore.ts"
 
 /** What is proved of a saga, by rule. */
@@ -84,25 +86,35 @@ const counting = (move: Move): ReadonlyArray<Problem> => {
   return [{ rule: "reply", problem: `${toldName(move)} ${verb} while ${awaited} is awaited` }]
 }
 
-const rowOf = ({ next, from: { row }, definition, asks }: Move): ReadonlyArray<Problem> => {
+const rowOf = (move: Move): ReadonlyArray<Problem> => {
+  const { next, from } = move
   if (next === undefined) return []
-  const { deadline, due_at, ended_at, ...after } = next.row
+  const { deadline, due_at, ended_at, ...row } = next.row
   const problems: Array<Problem> = []
-  if (after.started_at.getTime() !== row.started_at.getTime())
+  if (row.started_at.getTime() !== from.row.started_at.getTime())
     problems.push({ rule: "attempts", problem: "the saga's start is moved, and its deadline with it" })
-  if (after.id !== row.id || after.definition !== row.definition || after.version !== row.version)
+  if (row.id !== from.row.id || row.definition !== from.row.definition || row.version !== from.row.version)
     problems.push({ rule: "message", problem: "the saga does not stay what it is: id, definition and version" })
-  if (hasEnded(next.row)) {
-    if (deadline !== null || due_at !== null || ended_at === null)
-      problems.push({ rule: "end", problem: `a saga that is ${after.state} still waits for something` })
-    return problems
-  }
-  const awaited = nameOf(definition, asks[0])
-  if (asks.length === 0)
-    problems.push({ rule: "end", problem: `the saga is ${after.state} at ${after.step} and asks for nothing` })
-  else if (deadline === null || due_at === null || !(due_at <= deadline))
-    problems.push({ rule: "end", problem: `the saga waits for ${awaited} without a deadline` })
-  return problems
+  if (!hasEnded(next.row)) return [...problems, ...waitOf(move, next.row)]
+  return deadline === null && due_at === null && ended_at !== null
+    ? problems
+    : [...problems, { rule: "end", problem: `a saga that is ${row.state} still waits for something` }]
+}
+
+/** What is wrong with how long a saga waits. */
+const waitOf = ({ definition, asks: [ask], late }: Move, row: SagaRow): ReadonlyArray<Problem> => {
+  if (ask === undefined)
+    return [{ rule: "end", problem: `the saga is ${row.state} at ${row.step} and asks for nothing` }]
+  const waits = `the saga waits for ${nameOf(definition, ask)}`
+  const { deadline, due_at } = row
+  if (deadline === null || due_at === null || !(due_at <= deadline))
+    return [{ rule: "end", problem: `${waits} without a deadline` }]
+  const isBounded = !ask.back && ask.step < definition.pivot
+  if (isBounded && deadline.getTime() > lastMoment(definition, row))
+    return [{ rule: "attempts", problem: `${waits} past its own deadline` }]
+  if (!(isBounded && late) && deadline <= decidedAt)
+    return [{ rule: "end", problem: `${waits} with a deadline that has passed` }]
+  return []
 }
 
 const messagesOf = ({ next, asks, from }: Move): ReadonlyArray<Problem> => {
@@ -120,12 +132,15 @@ const isFinal = ({ definition, from: { history } }: Move): boolean =>
   history.awaited?.back === false && history.awaited.step >= definition.pivot
 
 const attemptsOf = (move: Move): ReadonlyArray<Problem> => {
-  const { definition, from, told, late, asks } = move
+  const { definition, from, told, late, next } = move
+  const [ask] = move.asks
   const { awaited, times } = from.history
   const step = awaited === undefined ? undefined : definition.steps[awaited.step]
+  const isAgain = told === "deadline" && isSame(ask, awaited)
+  if (ask !== undefined && next?.row.attempt !== (isAgain ? from.row.attempt + 1 : 1))
+    return [{ rule: "attempts", problem: `the attempts of ${nameOf(definition, ask)} are not counted` }]
   if (told !== "deadline" || awaited === undefined || step === undefined) return []
   const name = nameOf(definition, awaited)
-  const isAgain = isSame(asks[0], awaited)
   if (awaited.back || isFinal(move))
     return isAgain ? [] : [{ rule: "attempts", problem: `${name} is given up, which has to be done` }]
   if (isAgain && late) return [{ rule: "attempts", problem: `${name} is asked for past the saga's own deadline` }]
