@@ -355,6 +355,28 @@ const brokenAdvances: ReadonlyArray<readonly [string, Advancing, string, string,
     "HotelBooked"
   ],
   [
+    "a step that is done is undone",
+    but((definition, saga, input, context) =>
+      isTold(input, HotelBooked) && saga.state === "RUNNING" && saga.step === "hotel"
+        ? advance(definition, saga, told(Stop), context)
+        : undefined
+    ),
+    "forward",
+    "undo hotel is asked for, and nothing failed",
+    "HotelBooked"
+  ],
+  [
+    "a saga ends as compensated when a step is done",
+    but((definition, saga, input, context) =>
+      isTold(input, HotelBooked) && saga.state === "RUNNING" && saga.step === "hotel"
+        ? advance(definition, { ...saga, state: "COMPENSATING" }, told(HotelCancelled), context)
+        : undefined
+    ),
+    "forward",
+    "the saga is COMPENSATED, and nothing failed",
+    "HotelBooked"
+  ],
+  [
     "a saga is completed before its last step",
     but((definition, saga, input, context) =>
       saga.step === "confirm" && isTold(input, Confirmed)

@@ -174,6 +174,7 @@ const orderOf = (move: Move): ReadonlyArray<Problem> => {
       : [{ rule: "forward", problem: `${name} is asked for out of its turn` }]
   }
   if (isFinal(move) && !isRefusal(move)) return [{ rule: "pivot", problem: `${name} is asked for: too late` }]
+  if (meaning === "success") return [{ rule: "forward", problem: `${name} is asked for, and nothing failed` }]
   const step = owed(definition, since)
   if (step === ask.step) return []
   const instead = step === undefined ? "nothing is left to undo" : `${definition.steps[step]?.name} comes first`
@@ -195,6 +196,7 @@ const endOf = (move: Move): ReadonlyArray<Problem> => {
       : [{ rule: "forward", problem: `the saga is COMPLETED while ${nameOf(definition, awaited)} is awaited` }]
   if (isFinal(move) && !isRefusal(move))
     return [{ rule: "pivot", problem: `the saga is COMPENSATED while ${nameOf(definition, awaited)} is awaited` }]
+  if (meaning === "success") return [{ rule: "forward", problem: "the saga is COMPENSATED, and nothing failed" }]
   const step = owed(definition, answered(from.history, meaning))
   return step === undefined
     ? []
