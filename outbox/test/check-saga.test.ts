@@ -230,6 +230,11 @@ const brokenDefinitions: ReadonlyArray<readonly [string, SagaDefinition, Readonl
     ]
   ],
   [
+    "the first message breaks its contract",
+    edited("hotel", (one) => ({ ...one, ask: () => ({ contract: erased(BookHotel), payload: {} }) })),
+    [["message", expect.stringContaining("BookHotel breaks its contract"), ""]]
+  ],
+  [
     "the first step can't be asked for",
     edited("hotel", (one) => ({ ...one, ask: () => BookHotel.of({ id: flightOf(null) }) })),
     [["message", "no flight is known", ""]]

@@ -1,6 +1,7 @@
 /**
- * Proves the rules of a saga by walking every path of its definition, without running a service. What decides is the
- * orchestrator as it is in production; what holds in every state that can be reached holds in all runs.
+ * Proves the rules of an orchestrated saga by walking every path of its definition, without running a service. What
+ * decides is the orchestrator as it is in production; what holds in every state that can be reached holds in all runs.
+ * Choreographed sagas are only watched: nothing is asked in their name, and nothing is said of them here.
  */
 import { Effect } from "effect"
 import * as Arbitrary from "effect/Arbitrary"
@@ -103,6 +104,7 @@ const startsOf = (
   } as const
   const start = (known: unknown, done: string | undefined): Start => {
     const { put, send = [] } = Saga.start(definition, id, known, { ...context, now: decidedAt, newId: () => id }, done)
+    send.forEach(encodePayload)
     const [row] = put?.sagas ?? []
     if (row === undefined) throw new Error(`${definition.name} does not start`)
     return { next: { row, send }, after: definition.steps.findIndex(({ name }) => name === done) }
