@@ -72,7 +72,8 @@ const quote = step({
   ask: ({ id, data: { items } }) => QuoteOrderCommand.of({ orderId: id, items }),
   success: OrderQuotedEvent,
   learn: (data, { lines, total }) => ({ ...data, lines, total }),
-  failure: OrderQuoteFailedEvent
+  failure: OrderQuoteFailedEvent,
+  changesNothing: true
 })
 
 const reserve = step({
