@@ -126,17 +126,25 @@ test("a saga that waits in vain is listed as stuck, with what it waits for and s
   type Listed = { readonly id: string; readonly waitingFor: { readonly step: string } | null }
   const stuck = async () =>
     (await get<{ items: ReadonlyArray<Listed> }>("orchestrator", "/sagas?state=stuck")).items.map((saga) => saga.id)
+  const gauge = async () => {
+    const response = await fetch(`${embedded.adminUrls.get("orchestrator")}/metrics`, {
+      signal: AbortSignal.timeout(10_000)
+    })
+    return (await response.text()).match(/^oncebox_sagas_stuck.*$/gm)
+  }
   await until("the order at its payment", 20_000, async () => {
     const { waitingFor } = await get<Listed>("orchestrator", `/sagas/${id}`)
     return waitingFor?.step === "pay"
   })
   expect(await stuck()).toEqual([])
+  expect(await gauge()).toEqual(['oncebox_sagas_stuck{service="orchestrator"} 0'])
   // as if it had been asked for long: the deadlines of the definition are minutes
   const sql = connect(embedded.owner("sagas"), { name: "test", max: 1 })
   await sql`update sagas set attempt = 4 where id = ${id}`
   await sql.end({ timeout: 1 })
 
   expect(await stuck()).toEqual([id])
+  expect(await gauge()).toEqual(['oncebox_sagas_stuck{service="orchestrator"} 1'])
   expect(await get("orchestrator", `/sagas/${id}`)).toMatchObject({
     state: "RUNNING",
     done: ["create", "reserve"],
