@@ -1,14 +1,16 @@
 /** A payment service that answers long after the step's deadline: it is asked again, and each order is paid once, or not at all. */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test"
+import { Effect } from "effect"
 import { startProcessor } from "../../../stack/processor.ts"
 import { until } from "../../../stack/wait.ts"
 import type { OrderView } from "../../order/contract.ts"
-import { bodyOf, useSystem } from "./system.ts"
+import { bodyOf } from "../../shell/test/stand-ins.ts"
+import { useSystem } from "./system.ts"
 
 setDefaultTimeout(60_000)
 
 const processor = startProcessor()
-const { get, post, send, inDatabase, ended, stop, start } = useSystem(processor.url)
+const { embedded, get, post, send, inDatabase, ended } = useSystem(processor.url)
 afterAll(() => processor.stop())
 const price = 2_000
 const balance = 100_000
@@ -86,8 +88,8 @@ for (const coordination of ["orchestration", "choreography"] as const) {
 
     await asking[coordination].again(id)
     await until("the payment, asked for again", 10_000, () => decidedTwice(id, coordination))
-    await stop("payment")
-    await start("payment")
+    await Effect.runPromise(embedded.stop("payment"))
+    await Effect.runPromise(embedded.start("payment"))
 
     expect(await waiting(id)).toEqual(due as Date)
     expect((await send("GET", "payment", `/payments/${id}`)).status).toBe(404)

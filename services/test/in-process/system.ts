@@ -10,6 +10,7 @@ import { Effect, Exit, Scope } from "effect"
 import { connect, type Sql } from "oncebox"
 import { startEmbedded, type Embedded, type ServiceName } from "../../../stack/embedded.ts"
 import { until } from "../../../stack/wait.ts"
+import { bodyOf } from "../../shell/test/stand-ins.ts"
 import type { Database } from "../stack.ts"
 
 const answersWithinMs = 40_000
@@ -28,8 +29,6 @@ interface Sent {
   readonly headers?: Readonly<Record<string, string>>
 }
 
-export type System = ReturnType<typeof useSystem>
-
 /** Has a system for the tests of this file, with a card processor when there is one. */
 export const useSystem = (cardProcessorUrl?: string) => {
   const dir = mkdtempSync(join(tmpdir(), "oncebox-"))
@@ -43,13 +42,25 @@ export const useSystem = (cardProcessorUrl?: string) => {
     await Effect.runPromise(Scope.close(scope, Exit.void))
     rmSync(dir, { recursive: true, force: true })
   })
-  const embedded = (): Embedded => {
+  const up = (): Embedded => {
     if (started === undefined) throw new Error("the system is not up yet")
     return started
   }
+  /** As it will be there once the tests run. */
+  const embedded: Pick<Embedded, "urls" | "adminUrls" | "owner" | "stop" | "start"> = {
+    get urls() {
+      return up().urls
+    },
+    get adminUrls() {
+      return up().adminUrls
+    },
+    owner: (database) => up().owner(database),
+    stop: (service) => up().stop(service),
+    start: (service) => up().start(service)
+  }
 
   const send = (method: string, service: ServiceName, path: string, { body, headers = {} }: Sent = {}) =>
-    fetch(`${embedded().urls.get(service)}${path}`, {
+    fetch(`${embedded.urls.get(service)}${path}`, {
       method,
       headers: { "Content-Type": "application/json", ...headers },
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
@@ -68,16 +79,13 @@ export const useSystem = (cardProcessorUrl?: string) => {
 
     /** Runs statements in a database, as its owner. */
     inDatabase: async <A>(database: Database, run: (sql: Sql) => PromiseLike<A>): Promise<A> => {
-      const sql = connect(embedded().owner(database), { name: "test", max: 1 })
+      const sql = connect(embedded.owner(database), { name: "test", max: 1 })
       try {
         return await run(sql)
       } finally {
         await sql.end({ timeout: 1 })
       }
     },
-
-    stop: (service: ServiceName) => Effect.runPromise(embedded().stop(service)),
-    start: (service: ServiceName) => Effect.runPromise(embedded().start(service)),
 
     /** The order's saga, once it has ended. */
     ended: async (id: string): Promise<SagaView> => {
@@ -91,7 +99,3 @@ export const useSystem = (cardProcessorUrl?: string) => {
     }
   }
 }
-
-/** A response's body, as the test believes it to be: its expectations find out. */
-export const bodyOf = async <A = Readonly<Record<string, unknown>>>(response: Response): Promise<A> =>
-  (await response.json()) as A
