@@ -38,6 +38,8 @@ export interface OutgoingCall {
   readonly contract: AnyCall
   readonly key: string
   readonly request: object
+  /** As of a message: the style in which its result is decided, when it is not that of what asked for the call. */
+  readonly coordination?: Coordination
 }
 
 /** What a decision on a result is given. */
@@ -88,7 +90,7 @@ export const callId = (kind: string, key: string): string => `${kind}:${key}`
 
 /** A call ready for its table. Throws when its request breaks the contract, or nothing is decided on its result. */
 export const sealCall = (
-  { contract, key, request }: OutgoingCall,
+  { contract, key, request, coordination }: OutgoingCall,
   origin: Origin,
   known: ReadonlyMap<string, { readonly call: AnyCall }>
 ): NewCall => {
@@ -108,7 +110,7 @@ export const sealCall = (
     request: encodePlain(kind, contract.request, request),
     correlation: origin.correlation,
     causation: origin.causation,
-    coordination: origin.coordination,
+    coordination: coordination ?? origin.coordination,
     traceparent: origin.traceparent
   }
 }

@@ -2,7 +2,7 @@
  * One run: requests come, messages travel and rows fall due in an order that the choices say, while faults befall the
  * system. Then it heals and everything is delivered, until nothing moves any more, and what must hold is checked.
  */
-import { Clock, Effect } from "effect"
+import { Effect, type Clock } from "effect"
 import type { BrokerRecord } from "../../broker/broker.ts"
 import { recordOf } from "../../delivery/relay.ts"
 import { requestInput } from "../../lanes/requests.ts"
@@ -292,7 +292,7 @@ export class Run {
     // a client that is in doubt asks again
     if (this.choices.pick(5) === 1) this.send(request, this.fate())
     if (!this.replies.has(request.idempotencyKey)) return void this.requests.push(request)
-    this.requests.push(...(request.then?.(this.replies.get(request.idempotencyKey), this.choices) ?? []))
+    this.requests.push(...(request.answered?.(this.replies.get(request.idempotencyKey), this.choices) ?? []))
   }
 
   private send(sent: ClientRequest, fate: Fate): void {

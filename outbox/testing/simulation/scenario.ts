@@ -26,7 +26,7 @@ export interface ClientRequest {
   readonly fingerprint: string
   readonly coordination?: Coordination
   /** What the client does once it was answered. */
-  readonly then?: (reply: unknown, choices: Choices) => ReadonlyArray<ClientRequest>
+  readonly answered?: (reply: unknown, choices: Choices) => ReadonlyArray<ClientRequest>
 }
 
 export interface Plan {

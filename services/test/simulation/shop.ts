@@ -1,6 +1,6 @@
 /** The shop as the simulator plays it: all six participants in both styles, clients that order and cancel, a card processor. */
 import { Effect } from "effect"
-import { Choreography, Saga, type Caller, type RowOf, type SagaRow } from "oncebox"
+import { Choreography, type Caller, type RowOf, type Saga, type SagaRow } from "oncebox"
 import { pickOne, type Choices, type ClientRequest, type Plan, type Quiet, type Scenario } from "oncebox/testing"
 import type { ProcessorEntry } from "../../../stack/processor.ts"
 import { ArchiveOrder, CancelOrder, order, PlaceOrder, type Order, type ordersHistory } from "../../order/order.ts"
@@ -13,7 +13,8 @@ import { product, type Product, type Reservation } from "../../product/product.t
 import { choreography } from "../../shell/choreography.ts"
 import { shipment, type Shipment } from "../../shipment/shipment.ts"
 import { user, type User } from "../../user/user.ts"
-import { checks, type World } from "../checks.ts"
+import { checks } from "../checks.ts"
+import type { World } from "../checks/check.ts"
 import type { Planned } from "../orders.ts"
 
 const participants = [
@@ -117,7 +118,7 @@ const clientOf = (choices: Choices, n: number): ClientRequest => {
     idempotencyKey: `order ${n}`,
     fingerprint: JSON.stringify(body),
     payload: (newId) => ({ ...body, orderId: newId() }),
-    then: (reply) => {
+    answered: (reply) => {
       const orderId = idOf(reply)
       const again = (what: typeof CancelOrder | typeof ArchiveOrder, time: number): ClientRequest => ({
         to: "order",

@@ -1,36 +1,16 @@
 /** The same orders in both styles and both definitions, from both entries: the services for real, in one process. */
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test"
-import { mkdtempSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
-import { Effect, Exit, Scope } from "effect"
+import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test"
+import { Effect } from "effect"
 import { connect } from "oncebox"
-import { startEmbedded, type Embedded, type ServiceName } from "../../../stack/embedded.ts"
 import { until } from "../../../stack/wait.ts"
 import type { OrderView } from "../../order/contract.ts"
-import { bodyOf } from "./stand-ins.ts"
+import { useSystem, type SagaView } from "./system.ts"
 
 setDefaultTimeout(60_000)
 
-const dir = mkdtempSync(join(tmpdir(), "oncebox-"))
-const scope = Scope.makeUnsafe()
-let embedded: Embedded
-
-const get = async <A>(service: ServiceName, path: string): Promise<A> =>
-  bodyOf<A>(await fetch(`${embedded.urls.get(service)}${path}`, { signal: AbortSignal.timeout(10_000) }))
-
-const post = async <A>(service: ServiceName, path: string, body: unknown, prefer = "wait=20"): Promise<A> =>
-  bodyOf<A>(
-    await fetch(`${embedded.urls.get(service)}${path}`, {
-      method: "POST",
-      headers: { "Content-Type": "application/json", Prefer: prefer },
-      body: JSON.stringify(body),
-      signal: AbortSignal.timeout(40_000)
-    })
-  )
+const { embedded, get, post, ended } = useSystem()
 
 beforeAll(async () => {
-  embedded = await Effect.runPromise(Scope.provide(startEmbedded({ dir, ports: "free" }), scope))
   const sql = connect(embedded.owner("shipments"), { name: "test", max: 1 })
   await sql`insert into carrier_refusals values ('fireworks', 'too dangerous')`
   await sql`insert into carrier_countries values ('AQ', 'no road leads there')`
@@ -44,27 +24,6 @@ beforeAll(async () => {
     post("product", "/products", { id: "gone", name: "gone", price: 2_000, quantity: 0 })
   ])
 })
-
-afterAll(async () => {
-  await Effect.runPromise(Scope.close(scope, Exit.void))
-  rmSync(dir, { recursive: true, force: true })
-})
-
-interface Saga {
-  readonly state: string
-  readonly definition: string
-  readonly coordination: string
-}
-
-const ended = async (id: string): Promise<Saga> => {
-  let saga: Saga | undefined
-  await until(`saga ${id}`, 20_000, async () => {
-    saga = await get<Saga>("orchestrator", `/sagas/${id}`)
-    return ["COMPLETED", "COMPENSATED"].includes(saga.state)
-  })
-  if (saga === undefined) throw new Error(`there is no saga ${id}`)
-  return saga
-}
 
 const balanceOf = async (id: string) => (await get<{ balance: number }>("user", `/users/${id}`)).balance
 const stockOf = async (id: string) => (await get<{ quantity: number }>("product", `/products/${id}`)).quantity
@@ -126,17 +85,25 @@ test("a saga that waits in vain is listed as stuck, with what it waits for and s
   type Listed = { readonly id: string; readonly waitingFor: { readonly step: string } | null }
   const stuck = async () =>
     (await get<{ items: ReadonlyArray<Listed> }>("orchestrator", "/sagas?state=stuck")).items.map((saga) => saga.id)
+  const gauge = async () => {
+    const response = await fetch(`${embedded.adminUrls.get("orchestrator")}/metrics`, {
+      signal: AbortSignal.timeout(10_000)
+    })
+    return (await response.text()).match(/^oncebox_sagas_stuck.*$/gm)
+  }
   await until("the order at its payment", 20_000, async () => {
     const { waitingFor } = await get<Listed>("orchestrator", `/sagas/${id}`)
     return waitingFor?.step === "pay"
   })
   expect(await stuck()).toEqual([])
+  expect(await gauge()).toEqual(['oncebox_sagas_stuck{service="orchestrator"} 0'])
   // as if it had been asked for long: the deadlines of the definition are minutes
   const sql = connect(embedded.owner("sagas"), { name: "test", max: 1 })
   await sql`update sagas set attempt = 4 where id = ${id}`
   await sql.end({ timeout: 1 })
 
   expect(await stuck()).toEqual([id])
+  expect(await gauge()).toEqual(['oncebox_sagas_stuck{service="orchestrator"} 1'])
   expect(await get("orchestrator", `/sagas/${id}`)).toMatchObject({
     state: "RUNNING",
     done: ["create", "reserve"],
@@ -169,7 +136,7 @@ test("a choreographed order that stalls is ended at its deadline, and everything
     const { status, reason } = await get<OrderView>("order", `/orders/${id}`)
     return status === "REJECTED" && reason === "TIMEOUT"
   })
-  expect(await get<Saga>("orchestrator", `/sagas/${id}`)).toMatchObject({ state: "COMPENSATING" })
+  expect(await get<SagaView>("orchestrator", `/sagas/${id}`)).toMatchObject({ state: "COMPENSATING" })
   await Effect.runPromise(embedded.start("payment"))
 
   expect(await ended(id)).toMatchObject({ state: "COMPENSATED", reason: "TIMEOUT" })
