@@ -4,7 +4,6 @@ import { Participant, Request, Table, type Outgoing, type RowOf, type Rows } fro
 import {
   AddedStock,
   alreadyCancelled,
-  along,
   Amount,
   greatestAmount,
   greatestStock,
@@ -21,6 +20,7 @@ import {
 } from "../shell/bounds.ts"
 import { isMeantFor, Precondition, Version } from "../shell/version.ts"
 import { failedOnDemand, failsOnDemand, failureRules } from "../shell/failures.ts"
+import { along } from "../shell/order-context.ts"
 import {
   CancelProductReservationCommand,
   OrderQuotedEvent,

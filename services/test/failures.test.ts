@@ -52,7 +52,7 @@ describe("a rule", () => {
     const shipping = decideWith(
       shipment,
       rule("ship", { percent: 100 }),
-      CreateShipmentCommand.of({ orderId, userId: "ann", items })
+      CreateShipmentCommand.of({ orderId, userId: "ann", items, country: null })
     )
 
     expect(reserving.send).toEqual([ProductReservationFailedEvent.of({ orderId, reason, productId: null })])

@@ -18,7 +18,8 @@ import { ArchiveOrder, CancelOrder, order, orderView, PlaceOrder, type Order } f
 const orderId = "00000000-0000-4000-8000-000000000001"
 const definition = "place-order" as const
 const payment = { method: "card", card: "card-1" } as const
-const wanted = { orderId, userId: "ann", items: [{ productId: "teapot", quantity: 2 }], payment, definition }
+const country = "NL"
+const wanted = { orderId, userId: "ann", items: [{ productId: "teapot", quantity: 2 }], payment, country, definition }
 const priced = { orderId, lines: [{ productId: "teapot", quantity: 2, price: 2000 }], total: 4000 }
 const orchestrated = { coordination: "orchestration" } as const
 
@@ -42,7 +43,7 @@ const row: Order = {
   lines: null,
   total: null,
   payment,
-  country: null,
+  country,
   status: "CREATED",
   reason: null,
   coordination: "orchestration",
@@ -112,6 +113,12 @@ test("an approved order knows its prices and is not announced any more", () => {
   const { rows } = decideWith(order, {}, create, approve)
 
   expect(rows.orders).toEqual([{ ...row, lines: priced.lines, total: 4000, status: "APPROVED", due_at: null }])
+})
+
+test("an order that is rejected before it is created is recorded with all that was wanted", () => {
+  const { rows } = decideWith(order, {}, reject())
+
+  expect(rows.orders).toEqual([{ ...row, status: "REJECTED", reason: "OUT_OF_STOCK", due_at: null }])
 })
 
 test("an approved order can't be rejected: that is a defect", () => {
@@ -254,7 +261,7 @@ describe("cancelling", () => {
 })
 
 describe("ending a choreographed order", () => {
-  const context = { definition, userId: "ann", items: wanted.items, payment, lines: null, total: null }
+  const context = { definition, userId: "ann", items: wanted.items, payment, country, lines: null, total: null }
   const end = (reason: string) => CancelOrderCommand.of({ orderId, reason, order: context })
 
   test.each<readonly [string, ReadonlyArray<Input>, Outgoing, ReadonlyArray<OrderStatus>]>([
