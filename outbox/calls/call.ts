@@ -27,7 +27,11 @@ export interface Call<Request extends object, Result extends object> {
     key: string,
     request: Request,
     result: Result,
-    cause?: { readonly correlation?: string; readonly coordination?: Coordination }
+    cause?: {
+      readonly correlation?: string
+      readonly coordination?: Coordination
+      readonly definition?: string | null
+    }
   ) => CallResult
   /** What carries these calls out, for `run`. */
   readonly caller: (options: CallerOptions<Request, Result>) => Caller
@@ -52,6 +56,7 @@ export interface CallResult {
   readonly payload: Called<object, object>
   readonly correlation: string
   readonly coordination: Coordination
+  readonly definition: string | null
 }
 
 export const Call = {
@@ -75,7 +80,8 @@ export const Call = {
         called: contract,
         payload: { key, request: asked, result: answer },
         correlation: cause?.correlation ?? key,
-        coordination: cause?.coordination ?? "orchestration"
+        coordination: cause?.coordination ?? "orchestration",
+        definition: cause?.definition ?? null
       }),
       // it is only ever given requests that this contract decoded
       caller: (how) => makeCaller(contract, how as unknown as CallerOptions<object, object>)
@@ -109,6 +115,7 @@ export const sealCall = (
     correlation: origin.correlation,
     causation: origin.causation,
     coordination: origin.coordination,
+    definition: origin.definition,
     traceparent: origin.traceparent
   }
 }

@@ -203,28 +203,32 @@ const announcement = (order: Order): ReadonlyArray<Outgoing> =>
 
 /** The event that tells of the status that an order has. */
 const news = (order: Order): Outgoing => {
-  const { id: orderId, status, lines, total, reason, coordination } = order
+  const { id: orderId, status, lines, total, reason } = order
   switch (status) {
     case "CREATED":
       return creation(order)
     case "CANCELLING":
-      return OrderCancelRequestedEvent.of({ orderId, reason: reason ?? cancelledByUser }, { coordination })
+      return OrderCancelRequestedEvent.of({ orderId, reason: reason ?? cancelledByUser }, style(order))
     case "APPROVED":
       if (lines === null || total === null) throw new Error(`order ${orderId} is approved and has no prices`)
-      return OrderApprovedEvent.of({ orderId, lines, total }, { coordination })
+      return OrderApprovedEvent.of({ orderId, lines, total }, style(order))
     case "REJECTED":
-      return OrderRejectedEvent.of({ orderId, reason: reason ?? "CANCELLED" }, { coordination })
+      return OrderRejectedEvent.of({ orderId, reason: reason ?? "CANCELLED" }, style(order))
   }
 }
 
-const creation = ({ id, user_id, items, payment, country, definition, coordination }: Order): Outgoing =>
-  OrderCreatedEvent.of({ orderId: id, userId: user_id, items, payment, country, definition }, { coordination })
+const creation = (order: Order): Outgoing => {
+  const { id, user_id, items, payment, country, definition } = order
+  return OrderCreatedEvent.of({ orderId: id, userId: user_id, items, payment, country, definition }, style(order))
+}
 
 const refusal = (orderId: string, order: Order | undefined): Outgoing =>
-  OrderApprovalRefusedEvent.of({
-    orderId,
-    reason: order === undefined ? "ORDER_UNKNOWN" : (order.reason ?? "CANCELLED")
-  })
+  order === undefined
+    ? OrderApprovalRefusedEvent.of({ orderId, reason: "ORDER_UNKNOWN" })
+    : OrderApprovalRefusedEvent.of({ orderId, reason: order.reason ?? "CANCELLED" }, style(order))
+
+/** Whoever asked: what is said of an order is said in its own style and of its own saga. */
+const style = ({ coordination, definition }: Order) => ({ coordination, definition })
 
 /** An order as HTTP shows it. */
 export const orderView = (order: Order): OrderView => ({

@@ -34,6 +34,6 @@ export const takeOrder = Effect.fnUntraced(function* (
       { field: "coordination", detail: 'Expected "orchestration"' }
     ])
   const payload = { payment: fromAccount, country: null, ...body, coordination, definition, orderId: newId() }
-  const current = yield* submit(edge, c, request, payload, { body, coordination })
+  const current = yield* submit(edge, c, request, payload, { body, coordination, definition })
   return yield* accepted(c, { current, location: `${path}/${current.id}`, outcomes })
 })

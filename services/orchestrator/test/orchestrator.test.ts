@@ -109,7 +109,7 @@ const asking: ReadonlyArray<readonly [string, ReadonlyArray<Input>, Outgoing]> =
 test.each(asking)("%s", (_name, inputs, asked) => {
   const { send } = decideWith(orchestrator, {}, ...inputs)
 
-  expect(send).toMatchObject([{ ...asked, correlation: orderId, coordination: "orchestration" }])
+  expect(send).toMatchObject([{ ...asked, correlation: orderId, coordination: "orchestration", definition }])
 })
 
 const ignored: ReadonlyArray<readonly [string, ReadonlyArray<Input>, Input]> = [

@@ -21,9 +21,11 @@ const payment = { method: "card", card: "card-1" } as const
 const country = "NL"
 const wanted = { orderId, userId: "ann", items: [{ productId: "teapot", quantity: 2 }], payment, country, definition }
 const priced = { orderId, lines: [{ productId: "teapot", quantity: 2, price: 2000 }], total: 4000 }
-const orchestrated = { coordination: "orchestration" } as const
+// what messages say of the order beside their payloads
+const orchestrated = { coordination: "orchestration", definition } as const
+const choreographed = { coordination: "choreography", definition } as const
 
-const place = { request: PlaceOrder, payload: { ...wanted, ...orchestrated } }
+const place = { request: PlaceOrder, payload: { ...wanted, coordination: "orchestration" } }
 const create = CreateOrderCommand.of(wanted)
 const approve = ApproveOrderCommand.of(priced)
 const reject = (reason = "OUT_OF_STOCK") => RejectOrderCommand.of({ ...wanted, reason })
@@ -33,7 +35,8 @@ const cancel = { request: CancelOrder, payload: { orderId } }
 const archive = { request: ArchiveOrder, payload: { orderId } }
 const cancelRequested = OrderCancelRequestedEvent.of({ orderId, reason: "USER_CANCELLED" }, orchestrated)
 const approved = OrderApprovedEvent.of(priced, orchestrated)
-const refused = (reason: string) => OrderApprovalRefusedEvent.of({ orderId, reason })
+const refused = (reason: string) => OrderApprovalRefusedEvent.of({ orderId, reason }, orchestrated)
+const refusedUnknown = OrderApprovalRefusedEvent.of({ orderId, reason: "ORDER_UNKNOWN" })
 const rejected = (reason = "OUT_OF_STOCK") => OrderRejectedEvent.of({ orderId, reason }, orchestrated)
 
 const row: Order = {
@@ -65,7 +68,7 @@ const cases: ReadonlyArray<readonly [string, ReadonlyArray<Input>, Outgoing, Rea
   ["an order is approved", [create, approve], approved, ["CREATED", "APPROVED"]],
   ["approved twice, it says so again", [create, approve, approve], approved, ["CREATED", "APPROVED"]],
   ["created again when it is approved, it says so", [create, approve, create], approved, ["CREATED", "APPROVED"]],
-  ["an order that was never created is not approved", [approve], refused("ORDER_UNKNOWN"), []],
+  ["an order that was never created is not approved", [approve], refusedUnknown, []],
   ["an order is rejected", [create, reject()], rejected(), ["CREATED", "REJECTED"]],
   [
     "rejected again, it keeps its first reason",
@@ -248,14 +251,12 @@ describe("cancelling", () => {
   })
 
   test("a choreographed order rejects it at once: everybody undoes what they did", () => {
-    const choreographed: Order = { ...row, coordination: "choreography" }
+    const orders = [{ ...row, coordination: "choreography" as const }]
 
-    const { reply, send, rows } = decideWith(order, { orders: [choreographed] }, cancel)
+    const { reply, send, rows } = decideWith(order, { orders }, cancel)
 
     expect(reply).toMatchObject({ _tag: "cancelled", order: { status: "REJECTED" } })
-    expect(send).toEqual([
-      OrderRejectedEvent.of({ orderId, reason: "USER_CANCELLED" }, { coordination: "choreography" })
-    ])
+    expect(send).toEqual([OrderRejectedEvent.of({ orderId, reason: "USER_CANCELLED" }, choreographed)])
     expect(history(rows)).toEqual(["REJECTED"])
   })
 })
@@ -299,13 +300,13 @@ test("an order that nobody knows can't be archived", () => {
   expect(decideWith(order, {}, archive).reply).toEqual({ outcome: "unknown" })
 })
 
-test("an order is announced in the style it was placed in", () => {
-  const choreographed: Order = { ...row, coordination: "choreography" }
+test("an order is announced in the style it was placed in, whatever it is asked in", () => {
+  const orders = [{ ...row, coordination: "choreography" as const }]
 
-  const again = decideWith(order, { orders: [choreographed] }, create)
-  const due = decideWith(order, { orders: [choreographed] }, { due: "orders", key: orderId })
+  const again = decideWith(order, { orders }, { ...create, ...orchestrated, definition: "pay-first" })
+  const due = decideWith(order, { orders }, { due: "orders", key: orderId })
 
-  const announced = OrderCreatedEvent.of(wanted, { coordination: "choreography" })
+  const announced = OrderCreatedEvent.of(wanted, choreographed)
   expect([again.send, due.send]).toEqual([[announced], [announced]])
 })
 

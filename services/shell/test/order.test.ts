@@ -53,7 +53,8 @@ describe("placing an order", () => {
       expect(submitted).toMatchObject([
         { type: "PlaceOrder", payload: { ...body, country: null, coordination: "orchestration", orderId: order.id } }
       ])
-      expect(submitted[0]?.options).toMatchObject({ coordination: "orchestration", traceparent: trace })
+      const style = { coordination: "orchestration", definition: "place-order" }
+      expect(submitted[0]?.options).toMatchObject({ ...style, traceparent: trace })
     })
   })
 
