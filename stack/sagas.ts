@@ -6,7 +6,8 @@
 import { parseArgs } from "node:util"
 import type { SagaDefinition } from "oncebox"
 import { checkSaga, sagaRules, type SagaCheck } from "oncebox/testing"
-import { definitions, ordered, type OrderData } from "../services/orchestrator/definitions.ts"
+import { definitions } from "../services/orchestrator/definitions.ts"
+import { ordered, type OrderData } from "../services/shell/order-context.ts"
 
 const usage = `bun run sagas check [name…]
 
@@ -16,7 +17,12 @@ Sagas: ${Object.keys(definitions).join(", ")}`
 
 /** Orders as the shop knows them at the start of their saga. */
 const orders: ReadonlyArray<OrderData> = [
-  ordered({ userId: "ann", items: [{ productId: "teapot", quantity: 1 }], payment: { method: "account" } }),
+  ordered({
+    userId: "ann",
+    items: [{ productId: "teapot", quantity: 1 }],
+    payment: { method: "account" },
+    country: null
+  }),
   ordered({
     userId: "bob",
     items: [

@@ -29,6 +29,8 @@ export interface SubmitOptions {
   /** What the key stands for, when the payload holds things that differ between retries, such as an id just made. */
   readonly fingerprint?: string
   readonly coordination?: Coordination
+  /** Of the saga that the request is about. */
+  readonly definition?: string
   readonly traceparent?: string
 }
 
@@ -120,6 +122,7 @@ export const requestInput = (
     type: request.type,
     correlation: null,
     coordination: options.coordination ?? "orchestration",
+    definition: options.definition ?? null,
     traceparent: options.traceparent ?? null
   },
   causation: id,

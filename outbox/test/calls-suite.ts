@@ -164,6 +164,7 @@ const hanging =
 
 const short = { deadline: "20 millis", lease: "50 millis" } as const
 const minute = 60_000
+const saga = { correlation: "saga-1", definition: "sell" } as const
 
 /** Runs the suite; `open` makes an empty store for each case. */
 export const callsSuite = (name: string, open: OpenWorld): void => {
@@ -174,7 +175,7 @@ export const callsSuite = (name: string, open: OpenWorld): void => {
     inWorld("in the pass that writes its row, with what it is asked by", (world) =>
       Effect.gen(function* () {
         const one = yield* asker(world)
-        const asking = record({ ...Pay.of({ order: "o-1", amount: 10 }), correlation: "saga-1" })
+        const asking = record({ ...Pay.of({ order: "o-1", amount: 10 }), ...saga })
 
         yield* one.take(asking)
 
@@ -188,7 +189,7 @@ export const callsSuite = (name: string, open: OpenWorld): void => {
             result: null,
             attempt: 0,
             done_at: null,
-            correlation: "saga-1",
+            ...saga,
             causation: String(asking.headers["id"])
           })
         ])
@@ -233,7 +234,11 @@ export const callsSuite = (name: string, open: OpenWorld): void => {
         yield* runDue(environment, { _tag: "due", table: payments, handler, limit: 10 }, new Set())
 
         expect(yield* statusesOf(world)).toEqual({ "o-1": "PENDING" })
-        expect(yield* callOf(world, "charge:o-1")).toMatchObject({ causation: null, correlation: null })
+        expect(yield* callOf(world, "charge:o-1")).toMatchObject({
+          causation: null,
+          correlation: null,
+          definition: null
+        })
       })
     )
 
@@ -328,7 +333,7 @@ export const callsSuite = (name: string, open: OpenWorld): void => {
       Effect.gen(function* () {
         const one = yield* asker(world)
         const outside = new Outside()
-        const asking = record({ ...Pay.of({ order: "o-1", amount: 10 }), correlation: "saga-1" })
+        const asking = record({ ...Pay.of({ order: "o-1", amount: 10 }), ...saga })
         yield* one.take(asking)
 
         const { running } = yield* startTill(world, outside)
@@ -339,7 +344,7 @@ export const callsSuite = (name: string, open: OpenWorld): void => {
           expect.objectContaining({
             type: "Paid",
             payload: { order: "o-1", charge: "c-charge:o-1" },
-            correlation: "saga-1",
+            ...saga,
             causation: String(asking.headers["id"])
           })
         ])

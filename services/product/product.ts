@@ -4,7 +4,6 @@ import { Participant, Request, Table, type Outgoing, type RowOf, type Rows } fro
 import {
   AddedStock,
   alreadyCancelled,
-  along,
   Amount,
   greatestAmount,
   greatestStock,
@@ -22,6 +21,7 @@ import {
 import { isMeantFor, Precondition, Version } from "../shell/version.ts"
 import { delayable, delayedCommands } from "../shell/delays.ts"
 import { failedOnDemand, failsOnDemand, failureRules } from "../shell/failures.ts"
+import { along } from "../shell/order-context.ts"
 import {
   CancelProductReservationCommand,
   OrderQuotedEvent,

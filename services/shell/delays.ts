@@ -25,6 +25,7 @@ export const delayedCommands = Table.make("delayed_commands", {
     /** The command's. */
     payload: Schema.Unknown,
     coordination: Coordination,
+    definition: Schema.NullOr(Schema.String),
     /** When it is decided; null once it was, and then whoever asks again is answered at once. */
     due_at: Schema.NullOr(Schema.Date)
   }
@@ -72,12 +73,13 @@ export const delayable = <T extends DelayTables, P extends { readonly orderId: s
         ])
       ),
       decide: (rows, row, context) => {
-        const { payload, coordination } = row
-        const { put, send, call } = decide(rows, commandOf(payload), { ...context, coordination })
+        const { payload, coordination, definition } = row
+        const style = { coordination, definition }
+        const { put, send, call } = decide(rows, commandOf(payload), { ...context, ...style })
         return {
           put: { ...put, delayed_commands: [{ ...row, due_at: null }] },
-          send: (send ?? []).map((message) => ({ ...message, coordination })),
-          call: (call ?? []).map((asked) => ({ ...asked, coordination }))
+          send: (send ?? []).map((message) => ({ ...message, ...style })),
+          call: (call ?? []).map((asked) => ({ ...asked, ...style }))
         }
       }
     }
@@ -92,10 +94,11 @@ const isWaiting = (row: DelayedCommand | undefined): boolean => row !== undefine
 const putAside = (
   payload: { readonly orderId: string },
   delayMs: number,
-  { coordination, now }: Context
+  { coordination, definition, now }: Context
 ): DelayedCommand => ({
   order_id: payload.orderId,
   payload,
   coordination,
+  definition,
   due_at: new Date(now.getTime() + delayMs)
 })

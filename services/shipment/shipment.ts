@@ -1,9 +1,10 @@
 /** Shipments. An order's shipment is the fence: it answers whatever is asked again. */
 import { Schema } from "effect"
 import { Participant, Table, type Outgoing, type RowOf, type Rows } from "oncebox"
-import { alreadyCancelled, along, Country, Id, Item, OrderId, Reason } from "../shell/bounds.ts"
+import { alreadyCancelled, Country, Id, Item, OrderId, Reason } from "../shell/bounds.ts"
 import { delayable, delayedCommands } from "../shell/delays.ts"
 import { failedOnDemand, failsOnDemand, failureRules } from "../shell/failures.ts"
+import { along } from "../shell/order-context.ts"
 import {
   CancelShipmentCommand,
   CreateShipmentCommand,
@@ -51,7 +52,7 @@ const shipping = delayable(tables, "ship", CreateShipmentCommand, {
   touches: {
     shipments: ({ orderId }) => [orderId],
     carrier_refusals: ({ items }) => items.map(({ productId }) => productId),
-    carrier_countries: ({ country }) => (country === undefined ? [] : [country]),
+    carrier_countries: ({ country }) => (country === null ? [] : [country]),
     failure_rules: () => ["ship"]
   },
   decide: (rows, command, { now, newId }) => {
@@ -89,7 +90,7 @@ export const shipment = Participant.make("shipment", tables)
 /** Why the carrier does not take it; null when it does. */
 const refusalOf = ({ orderId, items, country }: Command, rows: Refusals): string | null => {
   if (items.some(({ productId }) => rows.carrier_refusals.get(productId) !== undefined)) return "SHIPMENT_REFUSED"
-  if (country !== undefined && rows.carrier_countries.get(country) !== undefined) return "COUNTRY_REFUSED"
+  if (country !== null && rows.carrier_countries.get(country) !== undefined) return "COUNTRY_REFUSED"
   return failsOnDemand(rows.failure_rules.get("ship"), orderId) ? failedOnDemand : null
 }
 type Refusals = Rows<{

@@ -68,7 +68,7 @@ describe("a rule", () => {
     const shipping = decideWith(
       shipment,
       rule("ship", { percent: 100 }),
-      CreateShipmentCommand.of({ orderId, userId: "ann", items })
+      CreateShipmentCommand.of({ orderId, userId: "ann", items, country: null })
     )
 
     expect(reserving.send).toEqual([ProductReservationFailedEvent.of({ orderId, reason, productId: null })])
@@ -196,7 +196,7 @@ late("a shipment", {
   participant: shipment,
   step: "ship",
   rows: {},
-  command: CreateShipmentCommand.of({ orderId, userId: "ann", items }),
+  command: CreateShipmentCommand.of({ orderId, userId: "ann", items, country: null }),
   undo: CancelShipmentCommand.of({ orderId }),
   undone: ShipmentCancelledEvent.of({ orderId }),
   refusal: ShipmentFailedEvent.of(refused)

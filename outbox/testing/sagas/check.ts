@@ -100,6 +100,7 @@ const startsOf = (
     type: "start",
     correlation: id,
     coordination: "orchestration",
+    definition: definition.name,
     traceparent: null
   } as const
   const start = (known: unknown, done: string | undefined): Start => {

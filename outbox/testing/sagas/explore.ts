@@ -146,9 +146,18 @@ export const advancing =
   (saga, told) => {
     if (told === "look") return { row: { ...saga, due_at: saga.deadline }, send: [] }
     const type = told === "deadline" ? "due sagas" : told.contract.type
-    const { id: correlation, coordination } = saga
+    const { id: correlation, coordination, definition: name } = saga
     const newId = () => "00000000-0000-7000-8000-000000000002"
-    const context = { id: newId(), key: correlation, type, correlation, coordination, traceparent: null, newId }
+    const context = {
+      id: newId(),
+      key: correlation,
+      type,
+      correlation,
+      coordination,
+      definition: name,
+      traceparent: null,
+      newId
+    }
     return by(definition, saga, told, { ...context, now: decidedAt })
   }
 

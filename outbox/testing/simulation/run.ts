@@ -296,11 +296,16 @@ export class Run {
   }
 
   private send(sent: ClientRequest, fate: Fate): void {
-    const { to, request, payload, idempotencyKey, fingerprint, coordination } = sent
+    const { to, request, payload, idempotencyKey, fingerprint, coordination, definition } = sent
     const node = this.nodes.find(({ name }) => name === to)
     const entry = node?.build.requests.get(request.type)
     if (node === undefined || entry === undefined) throw new Error(`nobody called ${to} answers ${request.type}`)
-    const options = { idempotencyKey, fingerprint, ...(coordination === undefined ? {} : { coordination }) }
+    const options = {
+      idempotencyKey,
+      fingerprint,
+      ...(coordination === undefined ? {} : { coordination }),
+      ...(definition === undefined ? {} : { definition })
+    }
     const input = requestInput(entry, payload(this.newId), this.newId(), options)
     const before = this.sending
     this.sending = sent

@@ -25,6 +25,7 @@ export interface ClientRequest {
   readonly idempotencyKey: string
   readonly fingerprint: string
   readonly coordination?: Coordination
+  readonly definition?: string
   /** What the client does once it was answered. */
   readonly answered?: (reply: unknown, choices: Choices) => ReadonlyArray<ClientRequest>
 }

@@ -7,6 +7,7 @@ create table delayed_commands (
   order_id     text primary key,
   payload      jsonb not null,
   coordination text not null,
+  definition   text,
   due_at       timestamptz
 );
 

@@ -4,6 +4,7 @@ import { Effect } from "effect"
 import { connect } from "oncebox"
 import { until } from "../../../stack/wait.ts"
 import type { OrderView } from "../../order/contract.ts"
+import { topics } from "../../shell/topics.ts"
 import { useSystem, type SagaView } from "./system.ts"
 
 setDefaultTimeout(60_000)
@@ -141,6 +142,99 @@ test("a choreographed order that stalls is ended at its deadline, and everything
 
   expect(await ended(id)).toMatchObject({ state: "COMPENSATED", reason: "TIMEOUT" })
   expect(await stockOf("kettle")).toBe(stock)
+})
+
+describe("every message about an order says its style and its definition", () => {
+  const styles = (["orchestration", "choreography"] as const).flatMap((coordination) =>
+    (["place-order", "pay-first"] as const).map((definition) => ({ coordination, definition }))
+  )
+  const of = (productId: string) => ({ userId: "rich", items: [{ productId, quantity: 1 }] })
+  const records = () => topics.flatMap(({ name }) => embedded.broker.records(name))
+  const recordsOf = (id: string) => records().filter(({ key }) => key?.toString() === id)
+  const count = (id: string, type: string) => recordsOf(id).filter(({ headers }) => headers["ce_type"] === type).length
+
+  /** Holds all records about an order against its style. */
+  const expectLabelled = (id: string, style: (typeof styles)[number]): void => {
+    const labels = recordsOf(id).map(({ topic, headers: { ce_type, coordination, definition } }) => ({
+      message: `${topic} ${ce_type}`,
+      coordination,
+      definition
+    }))
+    expect(labels.length).toBeGreaterThan(2)
+    expect(labels).toEqual(labels.map(({ message }) => ({ message, ...style })))
+  }
+
+  test("on every topic; what is about a user names no definition", async () => {
+    const ids = await Promise.all(
+      styles.map(async (style) => {
+        // the last is refused by a call to the outside: nobody takes cards here
+        const placed = await Promise.all([
+          post<OrderView>("order", "/orders", { ...of("kettle"), ...style }),
+          post<OrderView>("orchestrator", "/orders", { ...of("fireworks"), ...style }),
+          post<OrderView>("order", "/orders", { ...of("kettle"), ...style, payment: { method: "card", card: "c" } })
+        ])
+        expect(placed.map(({ reason }) => reason)).toEqual([null, "SHIPMENT_REFUSED", "CARDS_NOT_TAKEN"])
+        for (const { id } of placed) await ended(id)
+        for (const { id } of placed) expectLabelled(id, style)
+        return placed.map(({ id }) => id)
+      })
+    )
+
+    const spoken = new Set(ids.flat().flatMap((id) => recordsOf(id).map(({ topic }) => topic)))
+    const kinds = ["orders", "payments", "products", "shipments"].flatMap((of) => [`${of}-commands`, `${of}-events`])
+    expect([...spoken].sort()).toEqual(kinds)
+    const aboutUsers = records().filter(({ headers }) => /User|Account/.test(String(headers["ce_type"])))
+    expect(aboutUsers.length).toBeGreaterThan(3)
+    expect(aboutUsers.filter(({ headers }) => headers["definition"] !== undefined)).toEqual([])
+  })
+
+  test("also when it is said again, the order is cancelled, or it takes too long", async () => {
+    const sql = (database: string) => connect(embedded.owner(database), { name: "test", max: 1 })
+    const [orders, sagas] = [sql("orders"), sql("sagas")]
+    await Effect.runPromise(embedded.stop("payment"))
+    const open = await Promise.all(
+      styles.flatMap((style) =>
+        (["order", "orchestrator"] as const).map(async (entry) => {
+          const { id } = await post<OrderView>(entry, "/orders", { ...of("kettle"), ...style }, "")
+          return { id, entry, style }
+        })
+      )
+    )
+    for (const { id, style } of open) {
+      // the last that happens before the payment
+      const priced = style.definition === "pay-first" ? "OrderQuotedEvent" : "ProductReservedEvent"
+      const last = style.coordination === "orchestration" ? "ProcessPaymentCommand" : priced
+      await until(`${last} of ${id}`, 20_000, () => count(id, last) === 1)
+    }
+    await until("the orders and their sagas to be moved", 20_000, async () => {
+      const ids = open.map(({ id }) => id)
+      const moved = await Promise.all([
+        orders`update orders set due_at = now() where id in ${orders(ids)} and due_at is not null`,
+        sagas`update sagas set due_at = now(), deadline = now() where id in ${sagas(ids)} and due_at is not null`
+      ])
+      return moved.every((rows) => rows.count === ids.length)
+    })
+    for (const { id, style } of open) {
+      await until(`${id} to be announced again`, 20_000, () => count(id, "OrderCreatedEvent") > 1)
+      if (style.coordination === "orchestration")
+        await until(`${id} to be asked again`, 20_000, () => count(id, "ProcessPaymentCommand") > 1)
+    }
+    for (const { id, entry, style } of open) {
+      if (entry === "order") await post("order", `/orders/${id}/cancel`, undefined, "")
+      else if (style.coordination === "choreography")
+        await sagas`
+          update sagas set started_at = started_at - interval '5 minutes', due_at = now(), deadline = now()
+          where id = ${id}`
+    }
+    for (const { id, entry, style } of open)
+      if (entry === "orchestrator" && style.coordination === "choreography")
+        await until(`${id} to be ended`, 20_000, () => count(id, "CancelOrderCommand") > 0)
+    await Effect.runPromise(embedded.start("payment"))
+    for (const { id } of open) await ended(id)
+    await Promise.all([orders, sagas].map((each) => each.end({ timeout: 1 })))
+
+    for (const { id, style } of open) expectLabelled(id, style)
+  })
 })
 
 describe("lists of orders", () => {

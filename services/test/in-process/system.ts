@@ -47,7 +47,7 @@ export const useSystem = (cardProcessorUrl?: string) => {
     return started
   }
   /** As it will be there once the tests run. */
-  const embedded: Pick<Embedded, "urls" | "adminUrls" | "owner" | "stop" | "start"> = {
+  const embedded: Pick<Embedded, "urls" | "adminUrls" | "owner" | "broker" | "stop" | "start"> = {
     get urls() {
       return up().urls
     },
@@ -55,6 +55,9 @@ export const useSystem = (cardProcessorUrl?: string) => {
       return up().adminUrls
     },
     owner: (database) => up().owner(database),
+    get broker() {
+      return up().broker
+    },
     stop: (service) => up().stop(service),
     start: (service) => up().start(service)
   }

@@ -106,6 +106,7 @@ const clientOf = (choices: Choices, n: number): ClientRequest => {
     userId: ["ann", "bob", "eve", "ann", "bob", "nobody"][choices.pick(6)] ?? "ann",
     items: carts[pickOne(choices, [0, 1, 2, 3, 0, 1, 2, 3, 4, 5])] ?? carts[0],
     payment: pickOne(choices, methods),
+    country: pickOne(choices, [null, null, "NL", "XX"] as const),
     coordination: pickOne(choices, ["orchestration", "choreography"] as const),
     definition: pickOne(choices, ["place-order", "pay-first"] as const)
   }
@@ -115,6 +116,7 @@ const clientOf = (choices: Choices, n: number): ClientRequest => {
     to,
     request,
     coordination: body.coordination,
+    definition: body.definition,
     idempotencyKey: `order ${n}`,
     fingerprint: JSON.stringify(body),
     payload: (newId) => ({ ...body, orderId: newId() }),
@@ -147,7 +149,10 @@ const planOf =
     return {
       given: {
         product: { products },
-        shipment: { carrier_refusals: [{ product_id: "anvil", reason: "too heavy" }] },
+        shipment: {
+          carrier_refusals: [{ product_id: "anvil", reason: "too heavy" }],
+          carrier_countries: [{ country: "XX", reason: "nobody goes there" }]
+        },
         payment: {
           accounts: accounts.map(({ id, balance }) => ({
             user_id: id,
