@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test"
 import { Effect } from "effect"
 import { Hono } from "hono"
-import { makeAdminApp } from "../health.ts"
+import { makeAdminApp } from "../admin.ts"
 import { bodyOf, standIn, withApp } from "./stand-ins.ts"
 
 const ready = async (stand: ReturnType<typeof standIn>) => {
