@@ -14,19 +14,23 @@ import type {
 
 const hex = (bytes: Uint8Array | null): string | null => (bytes === null ? null : Buffer.from(bytes).toString("hex"))
 
-/** Headers as JSON: each value base64, an array where a name occurs twice. */
-const headersToJson = (headers: BrokerRecord["headers"]): Record<string, Array<string>> =>
+/** Headers as JSON: for each name the values it has, in base64. */
+const headersToJson = (headers: BrokerRecord["headers"]): Record<string, Array<string | null>> =>
   Object.fromEntries(
     Object.entries(headers).map(([name, values]) => [
       storable(name),
-      [values].flat().flatMap((value) => (value === undefined ? [] : [Buffer.from(value).toString("base64")]))
+      [values]
+        .flat()
+        .flatMap((value) =>
+          value === undefined ? [] : [value === null ? null : Buffer.from(value).toString("base64")]
+        )
     ])
   )
 
-const headersFromJson = (headers: Readonly<Record<string, ReadonlyArray<string>>>): BrokerRecord["headers"] =>
+const headersFromJson = (headers: Readonly<Record<string, ReadonlyArray<string | null>>>): BrokerRecord["headers"] =>
   Object.fromEntries(
     Object.entries(headers).map(([name, values]) => {
-      const bytes = values.map((value) => Buffer.from(value, "base64"))
+      const bytes = values.map((value) => (value === null ? null : Buffer.from(value, "base64")))
       return [name, bytes.length === 1 ? bytes[0] : bytes]
     })
   )
@@ -97,7 +101,7 @@ const stateOf = ({ parked_at, redriven, discarded_at, note }: SummaryRow) => ({
 
 interface Row extends SummaryRow {
   readonly record_key: Uint8Array | null
-  readonly headers: Readonly<Record<string, ReadonlyArray<string>>>
+  readonly headers: Readonly<Record<string, ReadonlyArray<string | null>>>
   readonly value: Uint8Array | null
 }
 

@@ -223,6 +223,7 @@ const openAccount = (account: string, balance: number, dueInMs: number | null = 
   record(OpenAccount.of({ account, balance, dueInMs }))
 const note = (page: string, text: string) => record(Noted.of({ page, text }))
 const tags = (outcomes: ReadonlyArray<{ readonly _tag: string }>) => outcomes.map((outcome) => outcome._tag)
+const idsOf = (letters: ReadonlyArray<{ readonly id: string }>) => letters.map(({ id }) => id)
 const fates = (outcomes: ReadonlyArray<LetterOutcome>) => outcomes.map(({ outcome }) => outcome)
 const amountOf = (payload: object): unknown => ("amount" in payload ? payload.amount : undefined)
 const textOf = (payload: object): unknown => ("text" in payload ? payload.text : undefined)
@@ -980,6 +981,7 @@ export const storeSuite = (name: string, open: OpenWorld): void => {
       ["no correlation", header("correlation", undefined)],
       ["a correlation with U+0000", header("correlation", "a\u0000")],
       ["an unknown coordination", header("coordination", "anarchy")],
+      ["a header that is null", { headers: { traceparent: null }, value: null }],
       ["headers of 1 MB and no value", { ...header("junk", Buffer.alloc(1_048_576, 0xff)), value: null }],
       [
         "odd header names and no value",
@@ -1010,6 +1012,8 @@ export const storeSuite = (name: string, open: OpenWorld): void => {
           expect(Buffer.from(parked?.record.value ?? "null").equals(Buffer.from(bad.value ?? "null"))).toBe(true)
           expect(Buffer.from(parked?.record.key ?? "null").equals(Buffer.from(bad.key ?? "null"))).toBe(true)
           expect(tags(yield* one.take(bad))).toEqual(["duplicate"])
+          expect(fates(yield* one.redrive(parked?.id ?? ""))).toEqual(["parked"])
+          expect(idsOf(yield* lettersOf(world))).toEqual([parked?.id ?? ""])
         })
       )
     }
