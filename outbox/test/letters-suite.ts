@@ -2,7 +2,16 @@
 import { describe, expect } from "bun:test"
 import { Effect, type Scope } from "effect"
 import { accounts, bank, Deposit, idDated, idOf, Noted, pages, record, type Letter } from "./bank.ts"
-import { everything, firstAnswerLost, replica, replicaOf, scenario, type OpenWorld, type World } from "./store-suite.ts"
+import {
+  everything,
+  firstAnswerLost,
+  replica,
+  replicaOf,
+  scenario,
+  type OpenWorld,
+  type World,
+  type Wrap
+} from "./store-suite.ts"
 import type { LetterOutcome } from "../lanes/redrive.ts"
 import { Participant } from "../participant.ts"
 import type { BrokerRecord } from "../broker/broker.ts"
@@ -153,6 +162,7 @@ export const lettersSuite = (name: string, open: OpenWorld): void => {
 
           const first = yield* one.deadLetters.discard([id], "ann: it was a test")
           const second = yield* one.deadLetters.discard([id], "bob: again")
+          const third = yield* world.store.discardLetters("bank", [id], "carl: at the same time")
           switches.repaired = true
           const before = yield* everything(world)
           const redelivered = yield* one.take(bad, bad)
@@ -160,6 +170,7 @@ export const lettersSuite = (name: string, open: OpenWorld): void => {
           const all = yield* one.deadLetters.redriveAll({}, { limit: 10, force: true })
 
           expect([first, second, redriven].map(fates)).toEqual([["discarded"], ["discarded"], ["discarded"]])
+          expect(third).toEqual([])
           expect(tags(redelivered)).toEqual(["duplicate", "duplicate"])
           expect(all).toEqual({ letters: [], left: 0, heldBack: 0 })
           expect(yield* everything(world)).toEqual(before)
@@ -206,6 +217,51 @@ export const lettersSuite = (name: string, open: OpenWorld): void => {
         expect(decided + discarded.length).toBe(30)
         expect(yield* totalOf(world)).toBe(13 * decided)
         expect(yield* one.deadLetters.list({ state: "parked", limit: 100 })).toEqual([])
+      })
+    )
+
+    inWorld("is not decided by a redrive that found it parked", (world) =>
+      Effect.gen(function* () {
+        const switches = broken()
+        const bad = deposit("a", 13)
+        const one = yield* replica(world, switches)
+        yield* one.take(bad)
+        switches.repaired = true
+        const first: Wrap = (lane) => ({
+          begin: (opening) =>
+            Effect.andThen(Effect.orDie(one.deadLetters.discard([idOf(bad)], "ann")), lane.begin(opening))
+        })
+        const two = yield* replica(world, switches, first)
+
+        const outcomes = yield* two.redrive(idOf(bad))
+
+        expect(fates(outcomes)).toEqual(["settled"])
+        expect(yield* totalOf(world)).toBe(0)
+        expect(idsOf(yield* one.deadLetters.list({ state: "discarded", limit: 10 }))).toEqual([idOf(bad)])
+      })
+    )
+
+    inWorld("is left as it is by a redrive that was under way and comes to nothing", (world) =>
+      Effect.gen(function* () {
+        const bad = deposit("a", 13)
+        const one = yield* replica(world, broken())
+        yield* one.take(bad)
+        // in the one transaction that parks it again, before it does; where only one can be open, before it begins
+        const discard = Effect.asVoid(one.deadLetters.discard([idOf(bad)], "ann")).pipe(Effect.orDie)
+        const meanwhile: Wrap = (lane) => ({
+          begin: (opening) =>
+            opening.unpark.length > 0
+              ? lane.begin(opening)
+              : world.sideBySide
+                ? Effect.tap(lane.begin(opening), () => discard)
+                : Effect.andThen(discard, lane.begin(opening))
+        })
+        const two = yield* replica(world, broken(), meanwhile)
+
+        yield* two.redrive(idOf(bad))
+
+        const [kept] = yield* one.deadLetters.list({ limit: 10 })
+        expect(kept).toMatchObject({ id: idOf(bad), redriven: 0, note: "ann", discardedAt: expect.any(Date) })
       })
     )
 
