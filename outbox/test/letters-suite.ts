@@ -307,12 +307,17 @@ export const lettersSuite = (name: string, open: OpenWorld): void => {
         const before = yield* everything(world)
 
         const alone = yield* one.redrive(idOf(third))
+        const between = yield* one.redrive(idOf(second))
         const after = yield* everything(world)
         const first = yield* one.redrive(idOf(bad))
         const outOfTurn = yield* one.redrive(idOf(third))
         const rest = yield* one.redrive(idOf(third), idOf(second))
 
-        expect(alone).toEqual([{ id: idOf(third), outcome: "parked", reason: "behind", detail: expect.any(String) }])
+        const behind = { outcome: "parked", reason: "behind", detail: expect.any(String) } as const
+        expect([...alone, ...between]).toEqual([
+          { id: idOf(third), ...behind },
+          { id: idOf(second), ...behind }
+        ])
         expect(after).toEqual(before)
         expect([first, outOfTurn, rest].map(fates)).toEqual([["decided"], ["parked"], ["decided", "decided"]])
         expect(idsOf(rest)).toEqual([idOf(second), idOf(third)])
