@@ -25,7 +25,14 @@ export { Pool } from "./store/pool.ts"
 export { Inbox, Outbox, OutsideWindow } from "./store/outbox.ts"
 export type { OpenTransaction } from "./store/outbox.ts"
 export { ParkReason, Store, StoreUnavailable } from "./store/store.ts"
-export type { LetterFilter, LetterGroup, LetterQuery, LetterSummary, StoredDeadLetter } from "./store/store.ts"
+export type {
+  LetterFilter,
+  LetterGroup,
+  LetterPlace,
+  LetterQuery,
+  LetterSummary,
+  StoredDeadLetter
+} from "./store/store.ts"
 export { layerPostgres } from "./store/postgres.ts"
 export { layerMemory } from "./store/memory.ts"
 export { Broker, BrokerError } from "./broker/broker.ts"

@@ -10,7 +10,10 @@ import { Exit, Schema } from "effect"
 export const Coordination = Schema.Literals(["orchestration", "choreography"])
 export type Coordination = typeof Coordination.Type
 
-/** What travels beside a payload. `correlation` is the saga's id, `causation` the id of the message that caused this one. */
+/**
+ * What travels beside a payload. `correlation` is the saga's id, `causation` the id of the message that caused this one;
+ * `definition` names what the saga runs on, and is null when the message belongs to none.
+ */
 export interface Envelope {
   readonly id: string
   readonly topic: string
@@ -19,6 +22,7 @@ export interface Envelope {
   readonly correlation: string
   readonly causation: string | null
   readonly coordination: Coordination
+  readonly definition: string | null
   readonly traceparent: string | null
   readonly schemaVersion: number
 }
@@ -30,6 +34,7 @@ export interface Outgoing {
   readonly id?: string
   readonly correlation?: string
   readonly coordination?: Coordination
+  readonly definition?: string | null
 }
 
 /** A message ready for the outbox; `payload` is JSON text. */
@@ -48,7 +53,7 @@ export interface Contract<P extends object> {
   readonly schemaVersion: number
   /** The Kafka key: messages of one key keep their order. */
   readonly key: (payload: P) => string
-  readonly of: (payload: P, envelope?: Pick<Outgoing, "id" | "correlation" | "coordination">) => Outgoing
+  readonly of: (payload: P, envelope?: Pick<Outgoing, "id" | "correlation" | "coordination" | "definition">) => Outgoing
 }
 
 /** A contract whose payload type is not known here. */
@@ -170,11 +175,11 @@ export const keyOfPayload = (contract: AnyContract, payload: object): string =>
   (contract as unknown as { readonly key: (payload: object) => string }).key(payload)
 
 /** What a message takes over from what caused it. */
-export type Origin = Pick<Envelope, "causation" | "coordination" | "traceparent"> & {
+export type Origin = Pick<Envelope, "causation" | "coordination" | "definition" | "traceparent"> & {
   readonly correlation: string | null
 }
 
-/** A message ready for the outbox. Throws when its payload breaks its contract, or its key or correlation can't be sent. */
+/** A message ready for the outbox. Throws when its payload breaks its contract, or its key, correlation or definition can't be sent. */
 export const seal = (outgoing: Outgoing, origin: Origin, newId: () => string): OutboxMessage => {
   const { contract } = outgoing
   const payload = encodePayload(outgoing)
@@ -186,6 +191,9 @@ export const seal = (outgoing: Outgoing, origin: Origin, newId: () => string): O
     const whose = outgoing.correlation === undefined && origin.correlation === null ? " (its key: give it another)" : ""
     throw new Error(`${contract.type} has a correlation${whose} that is not at most 256 characters of printable ASCII`)
   }
+  const definition = outgoing.definition === undefined ? origin.definition : outgoing.definition
+  if (definition !== null && !isHeaderText(definition))
+    throw new Error(`${contract.type} has a definition that is not at most 256 characters of printable ASCII`)
   return {
     id: outgoing.id ?? newId(),
     topic: contract.topic.name,
@@ -195,6 +203,7 @@ export const seal = (outgoing: Outgoing, origin: Origin, newId: () => string): O
     correlation,
     causation: origin.causation,
     coordination: outgoing.coordination ?? origin.coordination,
+    definition,
     traceparent: origin.traceparent,
     schemaVersion: contract.schemaVersion
   }

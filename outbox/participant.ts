@@ -17,6 +17,7 @@ export interface Cause {
   readonly type: string
   readonly correlation: string | null
   readonly coordination: Coordination
+  readonly definition: string | null
   readonly traceparent: string | null
 }
 

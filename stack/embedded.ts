@@ -33,6 +33,8 @@ export interface EmbeddedOptions {
 export interface Embedded {
   /** By service: its address, such as `http://127.0.0.1:8002`. */
   readonly urls: ReadonlyMap<ServiceName, string>
+  /** By service: where its metrics are. */
+  readonly adminUrls: ReadonlyMap<ServiceName, string>
   readonly running: ReadonlyMap<ServiceName, Running>
   /** Stops a service: it answers nobody, and what is sent to it waits. */
   readonly stop: (name: ServiceName) => Effect.Effect<void>
@@ -101,8 +103,11 @@ export const startEmbedded = Effect.fnUntraced(function* (
     })
   yield* Effect.forEach(services, ({ name }) => start(name), { concurrency: "unbounded" })
 
+  const urls = (port: "port" | "adminPort") =>
+    new Map(services.map((service, index) => [service.name, `http://${host}:${portsOf(index, service)[port]}`]))
   return {
-    urls: new Map(services.map((service, index) => [service.name, `http://${host}:${portsOf(index, service).port}`])),
+    urls: urls("port"),
+    adminUrls: urls("adminPort"),
     running,
     start,
     stop,

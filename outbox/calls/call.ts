@@ -27,7 +27,11 @@ export interface Call<Request extends object, Result extends object> {
     key: string,
     request: Request,
     result: Result,
-    cause?: { readonly correlation?: string; readonly coordination?: Coordination }
+    cause?: {
+      readonly correlation?: string
+      readonly coordination?: Coordination
+      readonly definition?: string | null
+    }
   ) => CallResult
   /** What carries these calls out, for `run`. */
   readonly caller: (options: CallerOptions<Request, Result>) => Caller
@@ -38,6 +42,9 @@ export interface OutgoingCall {
   readonly contract: AnyCall
   readonly key: string
   readonly request: object
+  /** As of a message: style and definition under which its result is decided, when they are not those of what asked for it. */
+  readonly coordination?: Coordination
+  readonly definition?: string | null
 }
 
 /** What a decision on a result is given. */
@@ -52,6 +59,7 @@ export interface CallResult {
   readonly payload: Called<object, object>
   readonly correlation: string
   readonly coordination: Coordination
+  readonly definition: string | null
 }
 
 export const Call = {
@@ -75,7 +83,8 @@ export const Call = {
         called: contract,
         payload: { key, request: asked, result: answer },
         correlation: cause?.correlation ?? key,
-        coordination: cause?.coordination ?? "orchestration"
+        coordination: cause?.coordination ?? "orchestration",
+        definition: cause?.definition ?? null
       }),
       // it is only ever given requests that this contract decoded
       caller: (how) => makeCaller(contract, how as unknown as CallerOptions<object, object>)
@@ -88,7 +97,7 @@ export const callId = (kind: string, key: string): string => `${kind}:${key}`
 
 /** A call ready for its table. Throws when its request breaks the contract, or nothing is decided on its result. */
 export const sealCall = (
-  { contract, key, request }: OutgoingCall,
+  { contract, key, request, coordination, definition }: OutgoingCall,
   origin: Origin,
   known: ReadonlyMap<string, { readonly call: AnyCall }>
 ): NewCall => {
@@ -108,7 +117,8 @@ export const sealCall = (
     request: encodePlain(kind, contract.request, request),
     correlation: origin.correlation,
     causation: origin.causation,
-    coordination: origin.coordination,
+    coordination: coordination ?? origin.coordination,
+    definition: definition === undefined ? origin.definition : definition,
     traceparent: origin.traceparent
   }
 }

@@ -22,10 +22,10 @@ export const resultInput = (
 ): RequestInput => {
   const entry = participant.calls.get(call.kind)
   if (entry === undefined) throw new Error(`${participant.name} decides no results of ${call.kind}`)
-  const { correlation, coordination, traceparent, causation, key, id } = call
+  const { correlation, coordination, definition, traceparent, causation, key, id } = call
   return {
     _tag: "request",
-    cause: { id: messageId, key, type: `called ${call.kind}`, correlation, coordination, traceparent },
+    cause: { id: messageId, key, type: `called ${call.kind}`, correlation, coordination, definition, traceparent },
     causation,
     payload: { key, ...answer },
     handler: settling(entry.handler, id, answer.result),

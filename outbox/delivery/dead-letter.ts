@@ -38,6 +38,7 @@ export const deadLetterCopy = (letter: DeadLetter, consumer: string, id: string)
     correlation: key,
     causation: letter.id,
     coordination: "orchestration",
+    definition: null,
     traceparent: null,
     schemaVersion: 1
   }

@@ -25,6 +25,7 @@ export const recordOf = (message: OutboxMessage, source: string, createdAt: Date
     coordination: message.coordination,
     schema_version: String(message.schemaVersion),
     ...(message.causation === null ? {} : { causation: message.causation }),
+    ...(message.definition === null ? {} : { definition: message.definition }),
     ...(message.traceparent === null ? {} : { traceparent: message.traceparent })
   }
 })
@@ -59,7 +60,7 @@ const republish = (sql: Sql, publish: (messages: ReadonlyArray<OutboxMessage>) =
     try: async () => {
       let rows = 0
       await sql<Array<Omit<OutboxMessage, "schemaVersion"> & { readonly schema_version: number }>>`
-        select id, topic, key, type, payload::text as payload, correlation, causation, coordination, traceparent, schema_version
+        select id, topic, key, type, payload::text as payload, correlation, causation, coordination, definition, traceparent, schema_version
         from outbox
         order by created_at, id`.cursor(batchSize, async (batch) => {
         rows += batch.length

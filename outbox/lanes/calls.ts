@@ -110,17 +110,27 @@ const landingOf = Effect.fnUntraced(function* (
   const exit = yield* Effect.exit(
     Effect.gen(function* () {
       const request = decodePlain(`the request of ${call.id}`, caller.call.request, call.request)
-      const answer = call.result ?? (yield* carryOut(caller, call, request, counters))
-      const json = encodePlain(`the result of ${call.id}`, caller.call.result, answer)
-      // as it will be read back when it has to be decided again
-      const result = decodePlain(call.id, caller.call.result, JSON.parse(json))
-      return { request, result, json }
+      return resultOf(caller, call, call.result ?? (yield* carryOut(caller, call, request, counters)))
     })
   )
   return Exit.isSuccess(exit)
     ? { _tag: "result", ...exit.value }
     : { _tag: "trouble", error: textOf(Cause.squash(exit.cause)) }
 })
+
+/** What was asked and what is certain, as they will be read back when it has to be decided again. */
+export const resultOf = (
+  { call: { request, result } }: Caller,
+  call: TakenCall,
+  answer: object
+): Pick<Extract<Landing, { _tag: "result" }>, "request" | "result" | "json"> => {
+  const json = encodePlain(`the result of ${call.id}`, result, answer)
+  return {
+    request: decodePlain(`the request of ${call.id}`, request, call.request),
+    result: decodePlain(call.id, result, JSON.parse(json)),
+    json
+  }
+}
 
 const carryOut = (caller: Caller, call: TakenCall, request: object, counters: LaneContext["counters"]) =>
   Effect.suspend(() => {

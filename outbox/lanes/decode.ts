@@ -34,6 +34,9 @@ const headerOf = (record: BrokerRecord, name: string): string | undefined => {
   return isHeaderText(text) ? text : undefined
 }
 
+/** A header without a value is none: so Debezium writes what is null in the outbox. */
+const hasHeader = ({ headers }: BrokerRecord, name: string): boolean => (headers[name] ?? undefined) !== undefined
+
 const textOf = (bytes: Uint8Array | null): string | undefined => {
   if (bytes === null) return undefined
   try {
@@ -87,6 +90,9 @@ export const readRecord = (
   const coordination = headerOf(record, "coordination")
   if (!isCoordination(coordination))
     return park("unreadable", `header coordination is not one of ${Coordination.literals.join(", ")}`)
+  const definition = headerOf(record, "definition") ?? null
+  if (definition === null && hasHeader(record, "definition"))
+    return park("unreadable", "header definition is repeated or not plain text")
   if (handler.coordination !== undefined && handler.coordination !== coordination)
     return { _tag: "skipped", known: true }
   const text = textOf(record.value)
@@ -106,6 +112,7 @@ export const readRecord = (
       correlation,
       causation: headerOf(record, "causation") ?? null,
       coordination,
+      definition,
       traceparent: traceparent !== undefined && traceparentPattern.test(traceparent) ? traceparent : null,
       schemaVersion: Number(headerOf(record, "schema_version") ?? contract.schemaVersion)
     },

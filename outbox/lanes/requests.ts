@@ -29,6 +29,8 @@ export interface SubmitOptions {
   /** What the key stands for, when the payload holds things that differ between retries, such as an id just made. */
   readonly fingerprint?: string
   readonly coordination?: Coordination
+  /** Of the saga that the request is about. */
+  readonly definition?: string
   readonly traceparent?: string
 }
 
@@ -60,25 +62,8 @@ export const makeRequestsLane = Effect.fnUntraced(function* (context: LaneContex
     Effect.suspend(() => {
       const entry = participant.requests.get(request.type)
       if (entry === undefined) return Effect.die(new Error(`${participant.name} answers no ${request.type}`))
-      const id = environment.newId()
       const waiting: Waiting = {
-        input: {
-          _tag: "request",
-          cause: {
-            id,
-            key: "",
-            type: request.type,
-            correlation: null,
-            coordination: options?.coordination ?? "orchestration",
-            traceparent: options?.traceparent ?? null
-          },
-          causation: id,
-          payload,
-          handler: entry.handler,
-          // a key is the client's word for one request to this service, whatever its type
-          idempotencyKey: options?.idempotencyKey ?? id,
-          fingerprint: `${request.type} ${Bun.hash(options?.fingerprint ?? JSON.stringify(payload)).toString(36)}`
-        },
+        input: requestInput(entry, payload, environment.newId(), options),
         answer: Deferred.makeUnsafe<unknown, RequestError>(),
         abandoned: false
       }
@@ -123,6 +108,30 @@ export const makeRequestsLane = Effect.fnUntraced(function* (context: LaneContex
   return { submit, run } satisfies RequestsLane
 })
 
+/** A request as a pass takes it. */
+export const requestInput = (
+  { request, handler }: { readonly request: { readonly type: string }; readonly handler: RequestInput["handler"] },
+  payload: object,
+  id: string,
+  options: SubmitOptions = {}
+): RequestInput => ({
+  _tag: "request",
+  cause: {
+    id,
+    key: "",
+    type: request.type,
+    correlation: null,
+    coordination: options.coordination ?? "orchestration",
+    definition: options.definition ?? null,
+    traceparent: options.traceparent ?? null
+  },
+  causation: id,
+  payload,
+  handler,
+  // a key is the client's word for one request to this service, whatever its type
+  idempotencyKey: options.idempotencyKey ?? id,
+  fingerprint: `${request.type} ${Bun.hash(options.fingerprint ?? JSON.stringify(payload)).toString(36)}`
+})
 const answerOf = (input: RequestInput, outcome: Outcome | undefined): Effect.Effect<unknown, RequestError> => {
   if (outcome?._tag === "done") return Effect.succeed(outcome.reply)
   if (outcome?._tag === "key-reused") return Effect.fail(new KeyReused({ key: input.idempotencyKey }))

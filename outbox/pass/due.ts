@@ -83,6 +83,7 @@ const dueRow = (input: DueInput, row: object, id: string): RequestInput => {
       type: `due ${input.table.name}`,
       correlation: null,
       coordination: "orchestration",
+      definition: null,
       traceparent: null
     },
     causation: null,

@@ -128,7 +128,8 @@ const wait = (
 export const asking = (saga: SagaRow, asked: Outgoing, context: Context): Advance => {
   const row: SagaRow = { ...saga, position: saga.position + 1 }
   const id = context.newId()
-  const message: Outgoing = { ...asked, id, correlation: saga.id, coordination: saga.coordination }
+  const { coordination, definition } = saga
+  const message: Outgoing = { ...asked, id, correlation: saga.id, coordination, definition }
   return { row, log: [entry(row, context, { type: asked.contract.type, id })], send: [message] }
 }
 

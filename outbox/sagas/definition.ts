@@ -26,6 +26,8 @@ export interface Step<
   readonly failure?: Contract<Failure>
   /** Takes the step back, whether or not it took effect. Without it there is nothing to take back. */
   readonly undo?: { readonly ask: (saga: SagaView<Data>) => Outgoing; readonly done: Contract<never> }
+  /** Says that the step has no undo on purpose. Nothing goes by it but `checkSaga` of `oncebox/testing`. */
+  readonly changesNothing?: true
   /** How long to wait for an answer; the wait doubles with each attempt. */
   readonly deadline: Duration.Input
   /** How often to ask before the saga gives the step up. From the pivot on, and when undoing, it never does. */
@@ -40,6 +42,7 @@ export interface AnyStep {
   readonly learn: ((data: unknown, event: object) => unknown) | undefined
   readonly failure: AnyContract | undefined
   readonly undo: { readonly ask: (saga: SagaView<unknown>) => Outgoing; readonly done: AnyContract } | undefined
+  readonly changesNothing?: true
   readonly deadlineMs: number
   readonly attempts: number
 }

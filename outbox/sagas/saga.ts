@@ -1,6 +1,6 @@
 /** How sagas are defined and begun. */
 import { Duration, Schema } from "effect"
-import type { AnyContract, Contract, Outgoing } from "../message.ts"
+import { isHeaderText, type AnyContract, type Contract, type Outgoing } from "../message.ts"
 import type { Context, Decision } from "../participant.ts"
 import { decisionOf, forward } from "./advance.ts"
 import { registryOf, type AnyStep, type SagaDefinition, type SagaView, type Step } from "./definition.ts"
@@ -60,7 +60,7 @@ export const Saga = {
       step as unknown as Step<Data>,
 
   /**
-   * A definition. Throws when it breaks a rule: two steps of one name, two uses of one reply, no such pivot, a failure
+   * A definition. Throws when it breaks a rule: a name that no header can hold, two steps of one name, two uses of one reply, no such pivot, a failure
    * after it, no attempts, no deadline.
    */
   define: <Fields extends Schema.Struct.Fields, Cancelled extends { readonly reason: string }>(options: {
@@ -77,6 +77,8 @@ export const Saga = {
     readonly steps: ReadonlyArray<Step<Schema.Struct.Type<Fields>>>
   }): SagaDefinition<Schema.Struct.Type<Fields>> => {
     type Data = Schema.Struct.Type<Fields>
+    if (!isHeaderText(options.name))
+      throw new Error(`${JSON.stringify(options.name)} is no name of a saga: 256 characters of printable ASCII at most`)
     const names = options.steps.map((step) => step.name)
     if (new Set(names).size !== names.length) throw new Error(`${options.name} has two steps of one name`)
     const pivot = names.indexOf(options.pivot)

@@ -26,6 +26,7 @@ export const calls = Table.make("calls", {
     correlation: Schema.NullOr(Schema.String),
     causation: Schema.NullOr(Schema.String),
     coordination: Schema.String,
+    definition: Schema.NullOr(Schema.String),
     traceparent: Schema.NullOr(Schema.String)
   }
 })
@@ -48,6 +49,7 @@ const newColumns: ReadonlyArray<Column> = [
   { name: "correlation", type: "text" },
   { name: "causation", type: "text" },
   { name: "coordination", type: "text" },
+  { name: "definition", type: "text" },
   { name: "traceparent", type: "text" }
 ]
 
@@ -56,8 +58,8 @@ export const oneRequestPerKey = "calls_one_request_per_key"
 
 // in the order of ids, so that two that ask for the same calls never wait for each other
 export const askStatement = `
-  insert into calls (id, kind, key, request, correlation, causation, coordination, traceparent)
-  select id, kind, key, request::jsonb, correlation, causation, coordination, traceparent
+  insert into calls (id, kind, key, request, correlation, causation, coordination, definition, traceparent)
+  select id, kind, key, request::jsonb, correlation, causation, coordination, definition, traceparent
   from ${unnested(newColumns)}
   order by id
   on conflict (id) do update
@@ -81,7 +83,8 @@ export const takeStatement = `
   from due
   where c.id = due.id
   returning
-    c.id, c.kind, c.key, c.request, c.result, c.attempt, c.correlation, c.causation, c.coordination, c.traceparent`
+    c.id, c.kind, c.key, c.request, c.result, c.attempt, c.correlation, c.causation, c.coordination,
+    c.definition, c.traceparent`
 
 const postponedColumns: ReadonlyArray<Column> = [
   { name: "id", type: "text" },

@@ -60,12 +60,12 @@ export const layerMemory = (
       const turn = yield* Semaphore.make(1)
       return Store.of({
         window,
-        lane: () => Effect.succeed(lane(database, turn)),
+        lane: () => Effect.succeed(memoryLane(database, turn)),
         callsLane: () => {
           const { take, postpone } = takeAndPostpone(() => callsOf(database))
           const alone = turn.withPermit
           return Effect.succeed({
-            ...lane(database, turn),
+            ...memoryLane(database, turn),
             take: (kind, limit, leaseMs) => alone(take(kind, limit, leaseMs)),
             postpone: (postponed) => alone(postpone(postponed))
           })
@@ -103,11 +103,12 @@ const rowsOf = (database: MemoryDatabase, table: AnyTable): ReadonlyArray<object
   ...(database.tables.get(table.name)?.values() ?? [])
 ]
 
-const callsOf = (database: MemoryDatabase) => entry(database.tables, calls.name, () => new Map<string, object>())
+export const callsOf = (database: MemoryDatabase) => entry(database.tables, calls.name, () => new Map<string, object>())
 
 const dueAt = (row: object): Date | null => ("due_at" in row && row.due_at instanceof Date ? row.due_at : null)
 
-const lane = (database: MemoryDatabase, turn: Semaphore.Semaphore): StoreLane => ({
+/** A lane whose transactions are open as many at a time as `turn` permits. */
+export const memoryLane = (database: MemoryDatabase, turn: Semaphore.Semaphore): StoreLane => ({
   begin: Effect.fnUntraced(function* (opening: Opening) {
     yield* turn.take(1)
     let open = true

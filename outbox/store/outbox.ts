@@ -28,6 +28,7 @@ const outboxColumns: ReadonlyArray<Column> = [
   { name: "correlation", type: "text" },
   { name: "causation", type: "text" },
   { name: "coordination", type: "text" },
+  { name: "definition", type: "text" },
   { name: "traceparent", type: "text" },
   { name: "schemaVersion", type: "int" },
   // JSON text already: it goes in as it is
@@ -35,15 +36,21 @@ const outboxColumns: ReadonlyArray<Column> = [
 ]
 
 export const appendStatement = `
-  insert into outbox (id, topic, key, type, correlation, causation, coordination, traceparent, schema_version, payload)
-  select id, topic, key, type, correlation, causation, coordination, traceparent, "schemaVersion", payload::jsonb
+  insert into outbox (id, topic, key, type, correlation, causation, coordination, definition, traceparent, schema_version, payload)
+  select id, topic, key, type, correlation, causation, coordination, definition, traceparent, "schemaVersion", payload::jsonb
   from ${unnested(outboxColumns)}`
 
 /** The messages as `appendStatement` takes them. */
 export const outboxRows = (messages: ReadonlyArray<OutboxMessage>): Array<string> => arraysOf(outboxColumns, messages)
 
 /** A message that no other message caused. */
-const ownOrigin: Origin = { correlation: null, causation: null, coordination: "orchestration", traceparent: null }
+const ownOrigin: Origin = {
+  correlation: null,
+  causation: null,
+  coordination: "orchestration",
+  definition: null,
+  traceparent: null
+}
 
 export const Outbox = {
   /**

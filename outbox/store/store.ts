@@ -135,6 +135,7 @@ export interface NewCall {
   readonly correlation: string | null
   readonly causation: string | null
   readonly coordination: Coordination
+  readonly definition: string | null
   readonly traceparent: string | null
 }
 

@@ -235,6 +235,7 @@ export const record = (outgoing: Outgoing, letter: Letter = {}): BrokerRecord =>
     ce_type: contract.type,
     correlation: outgoing.correlation ?? key,
     coordination: "orchestration",
+    definition: outgoing.definition ?? undefined,
     schema_version: "1",
     ...letter.headers
   }

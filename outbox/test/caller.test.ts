@@ -109,6 +109,21 @@ describe("decided without a store", () => {
     expect(notTaken.send).toEqual([Undone.of({ order: "o-1" })])
   })
 
+  test("a message and a result belong to the saga whose definition they name, or to none", () => {
+    const seen: Array<string | null> = []
+    const note = (_rows: unknown, _payload: unknown, { definition }: { readonly definition: string | null }) => {
+      seen.push(definition)
+      return {}
+    }
+    const listener = Participant.make("listener", {}).on(Pay, { decide: note }).called(Charge, { decide: note })
+    const result = { status: "CHARGED", charge: "c-1" } as const
+    const answered = Charge.answered("o-1", { amount }, result, { definition: "sell" })
+
+    decideWith(listener, {}, { ...asked, definition: "sell" }, asked, answered, charged)
+
+    expect(seen).toEqual(["sell", null, "sell", null])
+  })
+
   test("what breaks its contract, or is not decided, is refused as in a pass", () => {
     const { contract } = Charge.of("o-1", { amount })
     const asks = (call: ReturnType<typeof Charge.of>) =>

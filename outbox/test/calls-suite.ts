@@ -164,6 +164,7 @@ const hanging =
 
 const short = { deadline: "20 millis", lease: "50 millis" } as const
 const minute = 60_000
+const saga = { correlation: "saga-1", definition: "sell" } as const
 
 /** Runs the suite; `open` makes an empty store for each case. */
 export const callsSuite = (name: string, open: OpenWorld): void => {
@@ -174,7 +175,7 @@ export const callsSuite = (name: string, open: OpenWorld): void => {
     inWorld("in the pass that writes its row, with what it is asked by", (world) =>
       Effect.gen(function* () {
         const one = yield* asker(world)
-        const asking = record({ ...Pay.of({ order: "o-1", amount: 10 }), correlation: "saga-1" })
+        const asking = record({ ...Pay.of({ order: "o-1", amount: 10 }), ...saga })
 
         yield* one.take(asking)
 
@@ -188,7 +189,7 @@ export const callsSuite = (name: string, open: OpenWorld): void => {
             result: null,
             attempt: 0,
             done_at: null,
-            correlation: "saga-1",
+            ...saga,
             causation: String(asking.headers["id"])
           })
         ])
@@ -233,7 +234,11 @@ export const callsSuite = (name: string, open: OpenWorld): void => {
         yield* runDue(environment, { _tag: "due", table: payments, handler, limit: 10 }, new Set())
 
         expect(yield* statusesOf(world)).toEqual({ "o-1": "PENDING" })
-        expect(yield* callOf(world, "charge:o-1")).toMatchObject({ causation: null, correlation: null })
+        expect(yield* callOf(world, "charge:o-1")).toMatchObject({
+          causation: null,
+          correlation: null,
+          definition: null
+        })
       })
     )
 
@@ -328,7 +333,7 @@ export const callsSuite = (name: string, open: OpenWorld): void => {
       Effect.gen(function* () {
         const one = yield* asker(world)
         const outside = new Outside()
-        const asking = record({ ...Pay.of({ order: "o-1", amount: 10 }), correlation: "saga-1" })
+        const asking = record({ ...Pay.of({ order: "o-1", amount: 10 }), ...saga })
         yield* one.take(asking)
 
         const { running } = yield* startTill(world, outside)
@@ -339,7 +344,7 @@ export const callsSuite = (name: string, open: OpenWorld): void => {
           expect.objectContaining({
             type: "Paid",
             payload: { order: "o-1", charge: "c-charge:o-1" },
-            correlation: "saga-1",
+            ...saga,
             causation: String(asking.headers["id"])
           })
         ])
@@ -420,18 +425,28 @@ export const callsSuite = (name: string, open: OpenWorld): void => {
         const one = yield* asker(world)
         const outside = new Outside()
         const orders = Array.from({ length: 60 }, (_, n) => `o-${n}`)
+        const concurrency = 3
         let most = 0
         let asked = 0
+        const last = Promise.withResolvers<void>()
         const started = performance.now()
         const replica = () => {
           let underWay = 0
+          let full = Promise.withResolvers<void>()
+          // answered when all places are taken, or when no more will come
           const carry: CarryCharge = async ({ amount }, { idempotencyKey }) => {
             most = Math.max(most, ++underWay)
-            await Bun.sleep(asked++ % 4)
+            if (++asked === orders.length) last.resolve()
+            const { promise, resolve } = full
+            if (underWay === concurrency) {
+              full = Promise.withResolvers()
+              resolve()
+            }
+            await Promise.race([promise, last.promise])
             underWay--
             return outside.charge(idempotencyKey, amount)
           }
-          return startTill(world, outside, { carry, options: { concurrency: 3 } })
+          return startTill(world, outside, { carry, options: { concurrency } })
         }
         yield* one.take(...orders.map((order) => pay(order)))
 
@@ -439,7 +454,7 @@ export const callsSuite = (name: string, open: OpenWorld): void => {
         yield* replica()
         yield* become(world, Object.fromEntries(orders.map((order) => [order, "PAID"])))
 
-        expect(most).toBe(3)
+        expect(most).toBe(concurrency)
         // a place that gets free is taken at once: not four times a second
         expect(performance.now() - started).toBeLessThan(2_000)
         expect(outside.asked.toSorted()).toEqual(orders.map((order) => `charge:${order}`).toSorted())

@@ -295,12 +295,8 @@ describe("the deadline of a choreographed saga", () => {
   })
 
   test("of a saga that was started here and of which nothing was seen asks for its first step again", () => {
-    const start = Saga.start(
-      bookTrip,
-      "t1",
-      { seat: null },
-      { ...choreographed, id: "c", key: "t1", type: "Book", traceparent: null, now: decidedAt, newId: () => "ask" }
-    )
+    const cause = { ...choreographed, id: "c", key: "t1", type: "Book", definition: null, traceparent: null }
+    const start = Saga.start(bookTrip, "t1", { seat: null }, { ...cause, now: decidedAt, newId: () => "ask" })
     expect(start.send).toMatchObject([{ ...OpenTrip.of({ tripId: "t1" }), coordination: "choreography" }])
     const [begun] = start.put?.sagas ?? []
     if (begun === undefined) throw new Error("there is no saga")

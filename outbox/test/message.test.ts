@@ -119,7 +119,13 @@ describe("encoding", () => {
 })
 
 describe("sealing", () => {
-  const origin = { correlation: "c1", causation: "m0", coordination: "choreography", traceparent: "00-a-b-01" } as const
+  const origin = {
+    correlation: "c1",
+    causation: "m0",
+    coordination: "choreography",
+    definition: "d1",
+    traceparent: "00-a-b-01"
+  } as const
   const newId = () => "new"
 
   test("takes over from what caused it what the message does not say itself", () => {
@@ -132,15 +138,20 @@ describe("sealing", () => {
       correlation: "c1",
       causation: "m0",
       coordination: "choreography",
+      definition: "d1",
       traceparent: "00-a-b-01",
       schemaVersion: 3
     })
   })
 
   test("keeps what the message says itself", () => {
-    const said = { id: "i", correlation: "c2", coordination: "orchestration" } as const
+    const said = { id: "i", correlation: "c2", coordination: "orchestration", definition: "d2" } as const
 
     expect(seal(Written.of(note, said), origin, newId)).toMatchObject(said)
+  })
+
+  test("leaves out the definition of what caused it when the message says that it has none", () => {
+    expect(seal(Written.of(note, { definition: null }), origin, newId).definition).toBeNull()
   })
 
   test("takes the key as correlation when there is none", () => {
@@ -162,16 +173,28 @@ test.each([
   ["is not printable", "a\nb"],
   ["is not ASCII", "é"],
   ["is too long for a header", "c".repeat(257)]
-])("a message is refused by its sender when its correlation %s: no reader would take it", (_name, correlation) => {
-  const origin = { correlation: "c1", causation: null, coordination: "orchestration", traceparent: null } as const
+])(
+  "a message is refused by its sender when its correlation or definition %s: no reader would take it",
+  (_name, text) => {
+    const none = { correlation: "c1", causation: null, definition: null, traceparent: null } as const
+    const origin = { ...none, coordination: "orchestration" } as const
 
-  expect(() => seal(Written.of(note, { correlation }), origin, () => "m1")).toThrow(
-    "Written has a correlation that is not"
-  )
-  expect(() =>
-    seal(Written.of({ ...note, noteId: correlation }), { ...origin, correlation: null }, () => "m1")
-  ).toThrow("Written has a correlation (its key: give it another) that is not")
-})
+    expect(() => seal(Written.of(note, { correlation: text }), origin, () => "m1")).toThrow(
+      "Written has a correlation that is not"
+    )
+    for (const [said, caused] of [
+      [{ definition: text }, null],
+      [{}, text]
+    ] as const) {
+      expect(() => seal(Written.of(note, said), { ...origin, definition: caused }, () => "m1")).toThrow(
+        "Written has a definition that is not"
+      )
+    }
+    expect(() => seal(Written.of({ ...note, noteId: text }), { ...origin, correlation: null }, () => "m1")).toThrow(
+      "Written has a correlation (its key: give it another) that is not"
+    )
+  }
+)
 
 describe("decoding", () => {
   test("drops fields that the contract does not know: readers are tolerant", () => {

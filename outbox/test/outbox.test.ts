@@ -45,7 +45,7 @@ let invoices = 0
 const newInvoice = (): string => `invoice-${++invoices}`
 const paid = (invoiceId: string) => InvoicePaid.of({ invoiceId, amount: 100 })
 const messagesOf = (invoiceId: string) => base.owner`
-  select id, topic, key, type, payload, correlation, causation, coordination, traceparent, schema_version
+  select id, topic, key, type, payload, correlation, causation, coordination, definition, traceparent, schema_version
   from outbox
   where key = ${invoiceId}`
 const failure = (run: Promise<unknown>): Promise<unknown> =>
@@ -74,6 +74,7 @@ describe("appending to the outbox", () => {
         correlation: invoice,
         causation: null,
         coordination: "orchestration",
+        definition: null,
         traceparent: null,
         schema_version: 2
       }
@@ -121,7 +122,7 @@ describe("appending to the outbox", () => {
       Outbox.append(transaction, [
         InvoicePaid.of(
           { invoiceId: "given", amount: 1 },
-          { id: given, correlation: "c1", coordination: "choreography" }
+          { id: given, correlation: "c1", coordination: "choreography", definition: "d1" }
         ),
         ...many.map(paid)
       ])
@@ -129,7 +130,9 @@ describe("appending to the outbox", () => {
 
     expect(ids[0]).toBe(given)
     expect(ids.slice(1)).toEqual(ids.slice(1).sort())
-    expect(await messagesOf("given")).toMatchObject([{ id: given, correlation: "c1", coordination: "choreography" }])
+    expect(await messagesOf("given")).toMatchObject([
+      { id: given, correlation: "c1", coordination: "choreography", definition: "d1" }
+    ])
     expect(await base.owner`select id from outbox where id in ${base.owner(ids)}`).toHaveLength(51)
   })
 

@@ -142,6 +142,7 @@ const contextAt = (position: number, input: SagaInput | "start"): Context => ({
   type: input === "start" ? "Start" : input === "deadline" ? "due sagas" : input.contract.type,
   correlation: "s",
   coordination: "orchestration",
+  definition: null,
   traceparent: null,
   now: new Date(1_000_000 * position),
   newId: () => `ask-${position}`

@@ -112,6 +112,8 @@ const contextOf = (type: string, count: number): Context => ({
   type,
   correlation: type.startsWith("due ") ? null : "t1",
   coordination: "orchestration",
+  // an answer says what its participant was asked with: a saga goes by its own
+  definition: "another",
   traceparent: null,
   now: new Date(noon + count * 1_000),
   newId: () => `ask-${count}`
@@ -307,12 +309,13 @@ describe("a saga's paths", () => {
     ])
   })
 
-  test("every ask carries the saga's id as correlation, and an id of its own even when it repeats another", () => {
+  test("every ask carries saga's id, style and definition, and an id of its own even when it repeats another", () => {
     const { sent } = play(["deadline", "TripOpened", "deadline", "deadline", "deadline", "deadline"])
 
+    const headers = { correlation: "t1", coordination: "orchestration", definition: "book-trip" } as const
     expect(
-      sent.every(({ correlation, coordination }) => correlation === "t1" && coordination === "orchestration")
-    ).toBe(true)
+      sent.map(({ correlation, coordination, definition }) => ({ correlation, coordination, definition }))
+    ).toEqual(sent.map(() => headers))
     expect(new Set(sent.map(({ id }) => id)).size).toBe(sent.length)
     expect(sent).toHaveLength(7)
   })
@@ -652,6 +655,7 @@ describe("a definition is refused when", () => {
       { steps: [step({ ...open, deadline: Number.POSITIVE_INFINITY }), ticket] },
       "step open of book-trip needs a deadline that passes"
     ],
+    ["its name fits in no header", { name: "trip é", steps }, '"trip é" is no name of a saga'],
     [
       "a step after the pivot may fail",
       { pivot: "hold seat", steps },

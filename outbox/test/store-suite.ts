@@ -55,6 +55,7 @@ export interface Sent {
   readonly payload: unknown
   readonly causation: string | null
   readonly correlation: string
+  readonly definition: string | null
 }
 
 /** An empty store of one case, and what is needed to look into it from outside. */
@@ -271,17 +272,19 @@ export const storeSuite = (name: string, open: OpenWorld): void => {
     inWorld("sends messages that know their cause, their saga and their key", (world) =>
       Effect.gen(function* () {
         const one = yield* replica(world)
-        const cause = record({ ...Deposit.of({ account: "a", amount: 5 }), correlation: "saga-1" })
+        const saga = { correlation: "saga-1", definition: "save-up" }
+        const cause = record({ ...Deposit.of({ account: "a", amount: 5 }), ...saga })
 
-        yield* one.take(cause)
+        yield* one.take(cause, deposit("b", 5))
 
-        const [sent] = yield* outboxOf(world)
+        const [sent, other] = yield* outboxOf(world)
+        expect(other).toMatchObject({ key: "b", correlation: "b", definition: null })
         expect(sent).toMatchObject({
           topic: "bank-events",
           key: "a",
           type: "Deposited",
           causation: idOf(cause),
-          correlation: "saga-1"
+          ...saga
         })
       })
     )
@@ -981,6 +984,9 @@ export const storeSuite = (name: string, open: OpenWorld): void => {
       ["no correlation", header("correlation", undefined)],
       ["a correlation with U+0000", header("correlation", "a\u0000")],
       ["an unknown coordination", header("coordination", "anarchy")],
+      ["a definition with a line break", header("definition", "save\nup")],
+      ["a definition of 257 characters", header("definition", "d".repeat(257))],
+      ["two definitions", header("definition", [Buffer.from("save-up"), Buffer.from("save-up")])],
       ["a header that is null", { headers: { traceparent: null }, value: null }],
       ["headers of 1 MB and no value", { ...header("junk", Buffer.alloc(1_048_576, 0xff)), value: null }],
       [
@@ -1134,6 +1140,31 @@ export const storeSuite = (name: string, open: OpenWorld): void => {
         expect(one.counters.requests).toBe(20)
         expect(one.counters.passes).toBeLessThan(5)
         expect(Object.keys(yield* balances(world)).length).toBe(20)
+      })
+    )
+
+    inWorld("say which saga they are about, and their messages say it too", (world) =>
+      Effect.gen(function* () {
+        const requests = yield* (yield* replica(world)).requests
+
+        yield* requests.submit(Open, ask("a", 5), { definition: "save-up" })
+        yield* requests.submit(Open, ask("b", 5))
+
+        expect((yield* outboxOf(world)).map(({ key, definition }) => [key, definition])).toEqual([
+          ["a", "save-up"],
+          ["b", null]
+        ])
+      })
+    )
+
+    inWorld("that name a saga which no header can hold are refused, and change nothing", (world) =>
+      Effect.gen(function* () {
+        const requests = yield* (yield* replica(world)).requests
+
+        const refused = yield* Effect.flip(requests.submit(Open, ask("a", 5), { definition: "é" }))
+
+        expect(refused._tag).toBe("RequestFailed")
+        expect(yield* balances(world)).toEqual({})
       })
     )
 

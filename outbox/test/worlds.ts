@@ -21,7 +21,7 @@ export const postgresWorld = (
       // within one partition the place of a row tells when it was written
       outbox: () =>
         db.owner`
-          select id, topic, key, type, payload, causation, correlation
+          select id, topic, key, type, payload, causation, correlation, definition
           from outbox
           order by tableoid, ctid`,
       inbox: async () =>

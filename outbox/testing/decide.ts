@@ -57,7 +57,7 @@ const decideOne = (by: Deciding, stored: Puts<Tables>, input: Input, newId: () =
 }
 
 const arrivalOf = (by: Deciding, stored: Puts<Tables>, input: Input) => {
-  const cause = { key: "", correlation: null, coordination: "orchestration", now: decidedAt } as const
+  const cause = { key: "", correlation: null, coordination: "orchestration", definition: null, now: decidedAt } as const
   if ("due" in input) {
     const { due, key } = input
     const payload = stored[due]?.find((row) => by.tables[due] !== undefined && keyOf(by.tables[due], row) === key)
@@ -71,15 +71,17 @@ const arrivalOf = (by: Deciding, stored: Puts<Tables>, input: Input) => {
     return { ...cause, type: request.type, handler: by.requests.get(request.type)?.handler, payload }
   }
   if ("called" in input) {
-    const { called, payload, correlation, coordination } = input
+    const { called, payload, correlation, coordination, definition } = input
     encodePlain(called.kind, called.request, payload.request)
     encodePlain(called.kind, called.result, payload.result)
     const handler = by.calls.get(called.kind)?.handler
-    return { ...cause, type: `called ${called.kind}`, key: payload.key, correlation, coordination, handler, payload }
+    const type = `called ${called.kind}`
+    return { ...cause, type, key: payload.key, correlation, coordination, definition, handler, payload }
   }
   encodePayload(input)
-  const { contract, payload, correlation, coordination = "orchestration" } = input
+  const { contract, payload, coordination = "orchestration", definition = null } = input
   const key = keyOfPayload(contract, payload)
   const handler = by.messages.get(contract)
-  return { ...cause, type: contract.type, key, correlation: correlation ?? key, coordination, handler, payload }
+  const correlation = input.correlation ?? key
+  return { ...cause, type: contract.type, key, correlation, coordination, definition, handler, payload }
 }

@@ -1,5 +1,4 @@
 /** The sagas of an order: what is asked of whom, what the answers mean, and how each step is taken back. */
-import { Schema } from "effect"
 import { Saga, type SagaDefinition, type SagaView } from "oncebox"
 import {
   ApproveOrderCommand,
@@ -29,7 +28,8 @@ import {
   QuoteOrderCommand,
   ReserveProductCommand
 } from "../product/contract.ts"
-import { Amount, country, Id, Items, Lines, PaymentMethod, shippedTo, type DefinitionName } from "../shell/bounds.ts"
+import type { DefinitionName } from "../shell/bounds.ts"
+import { OrderData } from "../shell/order-context.ts"
 import {
   CancelShipmentCommand,
   CreateShipmentCommand,
@@ -38,33 +38,29 @@ import {
   ShipmentFailedEvent
 } from "../shipment/contract.ts"
 
-const OrderData = Schema.Struct({
-  userId: Id,
-  items: Items,
-  payment: PaymentMethod,
-  country,
-  /** Null until the products are reserved or quoted. */
-  lines: Schema.NullOr(Lines),
-  total: Schema.NullOr(Amount)
-})
-export type OrderData = typeof OrderData.Type
-
 const step = Saga.step<OrderData>()
 const patience = { deadline: "30 seconds", attempts: 3 } as const
 
-const create = (definition: DefinitionName) =>
-  step({
+const create = (definition: DefinitionName) => {
+  const wanted = ({ id, data: { userId, items, payment, country } }: SagaView<OrderData>) => ({
+    orderId: id,
+    userId,
+    items,
+    payment,
+    country,
+    definition
+  })
+  return step({
     ...patience,
     name: "create",
-    ask: ({ id, data: { userId, items, payment, country } }) =>
-      CreateOrderCommand.of({ orderId: id, userId, items, payment, definition, ...shippedTo({ country }) }),
+    ask: (saga) => CreateOrderCommand.of(wanted(saga)),
     success: OrderCreatedEvent,
     undo: {
-      ask: ({ id, data: { userId, items, payment }, reason }) =>
-        RejectOrderCommand.of({ orderId: id, userId, items, payment, definition, reason: reason ?? "CANCELLED" }),
+      ask: (saga) => RejectOrderCommand.of({ ...wanted(saga), reason: saga.reason ?? "CANCELLED" }),
       done: OrderRejectedEvent
     }
   })
+}
 
 const quote = step({
   ...patience,
@@ -72,7 +68,8 @@ const quote = step({
   ask: ({ id, data: { items } }) => QuoteOrderCommand.of({ orderId: id, items }),
   success: OrderQuotedEvent,
   learn: (data, { lines, total }) => ({ ...data, lines, total }),
-  failure: OrderQuoteFailedEvent
+  failure: OrderQuoteFailedEvent,
+  changesNothing: true
 })
 
 const reserve = step({
@@ -105,8 +102,7 @@ const pay = step({
 const ship = step({
   ...patience,
   name: "ship",
-  ask: ({ id, data: { userId, items, country } }) =>
-    CreateShipmentCommand.of({ orderId: id, userId, items, ...shippedTo({ country }) }),
+  ask: ({ id, data: { userId, items, country } }) => CreateShipmentCommand.of({ orderId: id, userId, items, country }),
   success: ShipmentCreatedEvent,
   failure: ShipmentFailedEvent,
   undo: { ask: ({ id }) => CancelShipmentCommand.of({ orderId: id }), done: ShipmentCancelledEvent }
@@ -148,13 +144,3 @@ const priced = ({ id, data: { lines, total } }: SagaView<OrderData>) => {
   if (lines === null || total === null) throw new Error(`order ${id} is past its pricing and has no prices`)
   return { lines, total }
 }
-
-/** What a saga knows of its order at the start. */
-export const ordered = (order: Pick<OrderData, "userId" | "items" | "payment" | "country">): OrderData => ({
-  userId: order.userId,
-  items: order.items,
-  payment: order.payment,
-  ...shippedTo(order),
-  lines: null,
-  total: null
-})

@@ -1,5 +1,7 @@
 /** The orchestrator: drives each order's saga to its end. */
+import { Effect } from "effect"
 import { Migrations } from "oncebox"
+import { read } from "../shell/edge.ts"
 import { Service } from "../shell/service.ts"
 import { routes } from "./http.ts"
 import { orchestrator } from "./orchestrator.ts"
@@ -11,7 +13,8 @@ export const service = Service.make({
   database: "sagas",
   participant: orchestrator,
   migrations: [Migrations.saga],
-  routes: (edge) => routes(edge, makeQueries(edge.reads.sql))
+  routes: (edge) => routes(edge, makeQueries(edge.reads.sql)),
+  gauges: (edge) => Effect.map(read(edge, makeQueries(edge.reads.sql).stuck), (count) => ({ sagas_stuck: count }))
 })
 
 if (import.meta.main) Service.main(service)

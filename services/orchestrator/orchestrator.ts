@@ -1,20 +1,13 @@
 /** The orchestrator: runs the saga of every order, and watches those that are choreographed. */
 import { Schema } from "effect"
-import { Coordination, Orchestrator, Request, Saga, type SagaRow } from "oncebox"
+import { Orchestrator, Request, Saga, type SagaDefinition, type SagaRow } from "oncebox"
 import { OrderCreatedEvent, OrderView, type OrderStatus } from "../order/contract.ts"
-import { country, DefinitionName, Id, Items, OrderId, PaymentMethod } from "../shell/bounds.ts"
-import { definitions, ordered, payFirst, placeOrder } from "./definitions.ts"
+import { DefinitionName } from "../shell/bounds.ts"
+import { ordered, OrderRequest, type OrderData } from "../shell/order-context.ts"
+import { definitions, payFirst, placeOrder } from "./definitions.ts"
 
 export const StartOrder = Request.make("StartOrder", {
-  payload: {
-    orderId: OrderId,
-    userId: Id,
-    items: Items,
-    payment: PaymentMethod,
-    country,
-    coordination: Coordination,
-    definition: DefinitionName
-  },
+  payload: OrderRequest.fields,
   reply: OrderView
 })
 
@@ -38,6 +31,7 @@ export const orchestrator = Orchestrator.make("orchestrator", [placeOrder, payFi
     const reply = orderView({
       id: orderId,
       definition,
+      version: definitions[definition].version,
       state: "RUNNING",
       data,
       reason: null,
@@ -50,7 +44,15 @@ export const orchestrator = Orchestrator.make("orchestrator", [placeOrder, payFi
 
 const definitionName = Schema.decodeUnknownSync(DefinitionName)
 
-export const definitionOf = ({ definition }: Pick<SagaRow, "definition">) => definitions[definitionName(definition)]
+const runningOn = Saga.registryOf("orchestrator", Object.values(definitions))
+
+/** The definition that a saga runs on; for one that has ended on a version that is gone, today's of its name. */
+export const definitionOf = (
+  saga: Pick<SagaRow, "id" | "definition" | "version" | "state">
+): SagaDefinition<OrderData> =>
+  saga.state === "RUNNING" || saga.state === "COMPENSATING"
+    ? runningOn(saga)
+    : definitions[definitionName(saga.definition)]
 
 const statusOf: Readonly<Record<SagaRow["state"], OrderStatus>> = {
   RUNNING: "CREATED",
@@ -61,7 +63,7 @@ const statusOf: Readonly<Record<SagaRow["state"], OrderStatus>> = {
 
 /** An order as HTTP shows it, by what its saga knows of it. */
 export const orderView = (
-  saga: Pick<SagaRow, "id" | "definition" | "state" | "data" | "reason" | "coordination" | "started_at">
+  saga: Pick<SagaRow, "id" | "definition" | "version" | "state" | "data" | "reason" | "coordination" | "started_at">
 ): OrderView => {
   const definition = definitionName(saga.definition)
   const { userId, items, payment, lines, total } = definitionOf(saga).decode(saga.data)

@@ -8,6 +8,9 @@ const { sagas, saga_log } = Saga.tables
 
 /** A saga is stuck when what it waits for was asked for more often than this, and still is. */
 const stuckAfter = 3
+const isStuck = (sql: Sql) => sql`due_at is not null and attempt > ${stuckAfter}`
+// more than this is no other news
+const stuckLimit = 10_000
 
 export const StateFilter = Schema.Literals([...SagaState.literals, "stuck"])
 
@@ -32,10 +35,18 @@ export const makeQueries = (sql: Sql) => ({
       from sagas
       where true
         ${after === undefined ? sql`` : sql`and id < ${after}`}
-        ${state === undefined ? sql`` : state === "stuck" ? sql`and due_at is not null and attempt > ${stuckAfter}` : sql`and state = ${state}`}
+        ${state === undefined ? sql`` : state === "stuck" ? sql`and ${isStuck(sql)}` : sql`and state = ${state}`}
       order by id desc
       limit ${limit + 1}`
     return rows.map((row) => sagaView(sagas.decode(row)))
+  },
+
+  /** How many sagas are stuck; so many at least when they are too many to count. */
+  stuck: async (): Promise<number> => {
+    const [row] = await sql<Array<{ count: number }>>`
+      select count(*)::int as count
+      from (select from sagas where ${isStuck(sql)} limit ${stuckLimit}) as stuck`
+    return row?.count ?? 0
   },
 
   /** Of these sagas, the orders of those that ended. */

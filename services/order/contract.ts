@@ -3,12 +3,9 @@ import { Schema } from "effect"
 import { Coordination, Topic } from "oncebox"
 import {
   Amount,
-  country,
   DefinitionName,
   Id,
-  Items,
   Lines,
-  order,
   OrderId,
   PaymentMethod,
   Price,
@@ -16,21 +13,14 @@ import {
   Reason,
   Timestamp
 } from "../shell/bounds.ts"
+import { order, wanted } from "../shell/order-context.ts"
 
 export const ordersCommands = Topic.commands("orders-commands")
 export const ordersEvents = Topic.events("orders-events")
 
-export const CreateOrderCommand = ordersCommands.message(
-  "CreateOrderCommand",
-  { orderId: OrderId, userId: Id, items: Items, payment: PaymentMethod, country, definition: DefinitionName },
-  { key: "orderId" }
-)
+export const CreateOrderCommand = ordersCommands.message("CreateOrderCommand", wanted, { key: "orderId" })
 
-export const OrderCreatedEvent = ordersEvents.message(
-  "OrderCreatedEvent",
-  { orderId: OrderId, userId: Id, items: Items, payment: PaymentMethod, country, definition: DefinitionName },
-  { key: "orderId" }
-)
+export const OrderCreatedEvent = ordersEvents.message("OrderCreatedEvent", wanted, { key: "orderId" })
 
 export const ApproveOrderCommand = ordersCommands.message(
   "ApproveOrderCommand",
@@ -54,7 +44,7 @@ export const OrderApprovalRefusedEvent = ordersEvents.message(
 /** Carries the whole order, so that one which was never created can be recorded as rejected. */
 export const RejectOrderCommand = ordersCommands.message(
   "RejectOrderCommand",
-  { orderId: OrderId, userId: Id, items: Items, payment: PaymentMethod, definition: DefinitionName, reason: Reason },
+  { ...wanted, reason: Reason },
   { key: "orderId" }
 )
 

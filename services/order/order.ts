@@ -1,19 +1,9 @@
 /** Orders and their history. The order's row is the fence: whatever is asked again is answered from it. */
 import { Schema } from "effect"
-import { Coordination, Participant, Request, Table, type Outgoing, type RowOf } from "oncebox"
-import {
-  Amount,
-  Country,
-  country,
-  DefinitionName,
-  Id,
-  Items,
-  Lines,
-  OrderId,
-  PaymentMethod,
-  Reason,
-  shippedTo
-} from "../shell/bounds.ts"
+import { Coordination, Participant, Request, Table, type Outgoing, type PayloadOf, type RowOf } from "oncebox"
+import { Amount, Country, DefinitionName, Id, Items, Lines, OrderId, PaymentMethod, Reason } from "../shell/bounds.ts"
+import { OrderRequest } from "../shell/order-context.ts"
+import { repeatAt } from "../shell/repeat.ts"
 import {
   ApproveOrderCommand,
   CancelOrderCommand,
@@ -58,15 +48,7 @@ export const ordersHistory = Table.log("orders_history", {
 })
 
 export const PlaceOrder = Request.make("PlaceOrder", {
-  payload: {
-    orderId: OrderId,
-    userId: Id,
-    items: Items,
-    payment: PaymentMethod,
-    country,
-    coordination: Coordination,
-    definition: DefinitionName
-  },
+  payload: OrderRequest.fields,
   reply: OrderView
 })
 
@@ -109,7 +91,7 @@ export const order = Participant.make("order", { orders, orders_history: ordersH
       const cancelled = cancel(order, cancelledByUser, now)
       return {
         put: changed(cancelled, now),
-        send: announcement(cancelled).slice(-1),
+        send: [news(cancelled)],
         reply: { _tag: "cancelled" as const, order: orderView(cancelled) }
       }
     }
@@ -137,10 +119,10 @@ export const order = Participant.make("order", { orders, orders_history: ordersH
     touches: byOrder,
     decide: ({ orders }, { orderId, lines, total }, { now }) => {
       const order = orders.get(orderId)
-      if (order?.status === "APPROVED") return { send: [approval(order)] }
+      if (order?.status === "APPROVED") return { send: [news(order)] }
       if (order?.status !== "CREATED") return { send: [refusal(orderId, order)] }
       const approved: Order = { ...order, lines, total, status: "APPROVED", due_at: null }
-      return { put: changed(approved, now), send: [approval(approved)] }
+      return { put: changed(approved, now), send: [news(approved)] }
     }
   })
   .on(RejectOrderCommand, {
@@ -149,9 +131,7 @@ export const order = Participant.make("order", { orders, orders_history: ordersH
       const order = orders.get(command.orderId) ?? created(command, coordination, now)
       // a saga undoes no order that it saw approved, so this one is parked for somebody to look at
       if (order.status === "APPROVED") throw new Error(`order ${order.id} is approved and can't be rejected`)
-      if (order.status === "REJECTED") return { send: [rejection(order)] }
-      const rejected = reject(order, order.reason ?? command.reason)
-      return { put: changed(rejected, now), send: [rejection(rejected)] }
+      return rejected(order, command.reason, now)
     }
   })
   .on(CancelOrderCommand, {
@@ -159,16 +139,13 @@ export const order = Participant.make("order", { orders, orders_history: ordersH
     decide: ({ orders }, { orderId, reason, order: known }, { now, coordination }) => {
       const order = orders.get(orderId) ?? (known && created({ orderId, ...known }, coordination, now))
       if (order === undefined) return {}
-      if (order.status === "APPROVED") return { send: [approval(order)] }
-      if (order.status === "REJECTED") return { send: [rejection(order)] }
-      const rejected = reject(order, order.reason ?? reason)
-      return { put: changed(rejected, now), send: [rejection(rejected)] }
+      return order.status === "APPROVED" ? { send: [news(order)] } : rejected(order, reason, now)
     }
   })
   .due("orders", {
     decide: (_rows, order, { now }) => {
       if (hasEnded(order)) return { put: { orders: [{ ...order, due_at: null }] } }
-      const announced: Order = { ...order, due_at: nextAnnouncement(order.created_at, now) }
+      const announced: Order = { ...order, due_at: repeatAt(order.created_at, now) }
       return { put: { orders: [announced] }, send: announcement(order) }
     }
   })
@@ -183,10 +160,10 @@ const reject = (order: Order, reason: string): Order => ({ ...order, status: "RE
 const cancel = (order: Order, reason: string, now: Date): Order =>
   order.coordination === "choreography"
     ? reject(order, reason)
-    : { ...order, status: "CANCELLING", reason, due_at: nextAnnouncement(now, now) }
+    : { ...order, status: "CANCELLING", reason, due_at: repeatAt(now, now) }
 
 const created = (
-  { orderId, userId, items, payment, country, definition }: typeof CreateOrderCommand.schema.Type,
+  { orderId, userId, items, payment, country, definition }: PayloadOf<typeof CreateOrderCommand>,
   coordination: Coordination,
   now: Date
 ): Order => ({
@@ -196,14 +173,14 @@ const created = (
   lines: null,
   total: null,
   payment,
-  country: country ?? null,
+  country,
   status: "CREATED",
   reason: null,
   coordination,
   definition,
   created_at: now,
   archived_at: null,
-  due_at: nextAnnouncement(now, now)
+  due_at: repeatAt(now, now)
 })
 
 /** An order's new state, and the entry of its history that says so. */
@@ -212,42 +189,46 @@ const changed = (order: Order, now: Date) => ({
   orders_history: [{ order_id: order.id, status: order.status, reason: order.reason, at: now }]
 })
 
-const firstWaitMs = 60_000
-const longestWaitMs = 600_000
-
-/** The wait doubles: after one, three and seven minutes, that is once the order's age and the first wait passed again. */
-const nextAnnouncement = (createdAt: Date, now: Date): Date => {
-  const ageMs = Math.max(0, now.getTime() - createdAt.getTime())
-  return new Date(now.getTime() + Math.min(longestWaitMs, ageMs + firstWaitMs))
+/** Rejects an order that was not approved; for its first reason, however often. */
+const rejected = (order: Order, reason: string, now: Date) => {
+  if (order.status === "REJECTED") return { send: [news(order)] }
+  const ended = reject(order, order.reason ?? reason)
+  return { put: changed(ended, now), send: [news(ended)] }
 }
 
 /** What the others need to know of an order as it is now, whatever they heard of it before. */
-const announcement = (order: Order): ReadonlyArray<Outgoing> => {
-  const { id, user_id, items, payment, coordination, definition, status, reason } = order
-  if (status === "REJECTED") return [rejection(order)]
-  if (status === "APPROVED") return [approval(order)]
-  const created = OrderCreatedEvent.of(
-    { orderId: id, userId: user_id, items, payment, definition, ...shippedTo(order) },
-    { coordination }
-  )
-  if (status === "CREATED") return [created]
+const announcement = (order: Order): ReadonlyArray<Outgoing> =>
   // whoever has not heard of the order must do so before it hears of its end
-  return [created, OrderCancelRequestedEvent.of({ orderId: id, reason: reason ?? cancelledByUser }, { coordination })]
+  order.status === "CANCELLING" ? [creation(order), news(order)] : [news(order)]
+
+/** The event that tells of the status that an order has. */
+const news = (order: Order): Outgoing => {
+  const { id: orderId, status, lines, total, reason } = order
+  switch (status) {
+    case "CREATED":
+      return creation(order)
+    case "CANCELLING":
+      return OrderCancelRequestedEvent.of({ orderId, reason: reason ?? cancelledByUser }, style(order))
+    case "APPROVED":
+      if (lines === null || total === null) throw new Error(`order ${orderId} is approved and has no prices`)
+      return OrderApprovedEvent.of({ orderId, lines, total }, style(order))
+    case "REJECTED":
+      return OrderRejectedEvent.of({ orderId, reason: reason ?? "CANCELLED" }, style(order))
+  }
 }
 
-const approval = ({ id, lines, total, coordination }: Order): Outgoing => {
-  if (lines === null || total === null) throw new Error(`order ${id} is approved and has no prices`)
-  return OrderApprovedEvent.of({ orderId: id, lines, total }, { coordination })
+const creation = (order: Order): Outgoing => {
+  const { id, user_id, items, payment, country, definition } = order
+  return OrderCreatedEvent.of({ orderId: id, userId: user_id, items, payment, country, definition }, style(order))
 }
-
-const rejection = ({ id, reason, coordination }: Order): Outgoing =>
-  OrderRejectedEvent.of({ orderId: id, reason: reason ?? "CANCELLED" }, { coordination })
 
 const refusal = (orderId: string, order: Order | undefined): Outgoing =>
-  OrderApprovalRefusedEvent.of({
-    orderId,
-    reason: order === undefined ? "ORDER_UNKNOWN" : (order.reason ?? "CANCELLED")
-  })
+  order === undefined
+    ? OrderApprovalRefusedEvent.of({ orderId, reason: "ORDER_UNKNOWN" })
+    : OrderApprovalRefusedEvent.of({ orderId, reason: order.reason ?? "CANCELLED" }, style(order))
+
+/** Whoever asked: what is said of an order is said in its own style and of its own saga. */
+const style = ({ coordination, definition }: Order) => ({ coordination, definition })
 
 /** An order as HTTP shows it. */
 export const orderView = (order: Order): OrderView => ({

@@ -51,7 +51,7 @@ export const makeQueries = (sql: Sql) => ({
       select order_id, status, reason, at
       from orders_history
       where order_id = ${orderId}
-      order by at`
+      order by at, array_position(array['CREATED', 'CANCELLING', 'APPROVED', 'REJECTED'], status)`
     return rows.map((row) => {
       const { status, reason, at } = ordersHistory.decode(row)
       return { status, reason, at: at.toISOString() }

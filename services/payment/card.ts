@@ -3,8 +3,9 @@
  * It knows each call by order and step, so a payment that is asked for twice is charged once.
  */
 import { Schema } from "effect"
-import { Call, type Caller, type Decision, type OutgoingCall } from "oncebox"
-import { Amount, Id, order, Reason, type PaymentMethod } from "../shell/bounds.ts"
+import { Call, type Caller, type Decision, type OutgoingCall, type PayloadOf } from "oncebox"
+import { Amount, Id, Reason, type PaymentMethod } from "../shell/bounds.ts"
+import { along, order } from "../shell/order-context.ts"
 import type { ProcessPaymentCommand } from "./contract.ts"
 import { outcomeOf, refundOf, type Payment, type payments } from "./outcome.ts"
 
@@ -25,11 +26,11 @@ type Settlement = Decision<{ readonly payments: typeof payments }, void>
 /** Asks for the charge; what becomes of it is told when it is known. */
 export const pending = (
   asked: Payment,
-  { orderId, amount, order: context }: typeof ProcessPaymentCommand.schema.Type,
+  command: PayloadOf<typeof ProcessPaymentCommand>,
   { card }: Extract<PaymentMethod, { readonly method: "card" }>
 ): Settlement => ({
   put: { payments: [{ ...asked, status: "PENDING" }] },
-  call: [Charge.of(orderId, { amount, card, ...(context === undefined ? {} : { order: context }) })]
+  call: [Charge.of(command.orderId, { amount: command.amount, card, ...along(command) })]
 })
 
 /** Takes a card's payment back: at once, or when it is known whether there is one. */

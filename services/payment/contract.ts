@@ -11,12 +11,12 @@ import {
   DepositAmount,
   DepositId,
   Id,
-  order,
   OrderId,
   PaymentMethod,
   Position,
   Reason
 } from "../shell/bounds.ts"
+import { order } from "../shell/order-context.ts"
 
 export const paymentsCommands = Topic.commands("payments-commands")
 export const paymentsEvents = Topic.events("payments-events")

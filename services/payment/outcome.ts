@@ -3,16 +3,15 @@ import { Schema } from "effect"
 import { Table, type Outgoing, type RowOf } from "oncebox"
 import {
   alreadyCancelled,
-  along,
   Amount,
   Balance,
   Id,
   OrderId,
   Position,
   Reason,
-  type OrderContext,
   type PaymentMethod
 } from "../shell/bounds.ts"
+import { along, type OrderContext } from "../shell/order-context.ts"
 import { PaymentFailedEvent, PaymentProcessedEvent, PaymentRefundedEvent, type Movement } from "./contract.ts"
 
 /**

@@ -5,6 +5,7 @@
 import { Schema } from "effect"
 import { Participant, Table, type Decision, type Outgoing, type RowOf } from "oncebox"
 import { Amount, Balance, DepositId, greatestAmount, Id, OrderId, Position } from "../shell/bounds.ts"
+import { delayable, delayedCommands } from "../shell/delays.ts"
 import { failedOnDemand, failsOnDemand, failureRules } from "../shell/failures.ts"
 import { UserCreatedEvent, UserDeletedEvent } from "../user/contract.ts"
 import {
@@ -47,8 +48,31 @@ export const ledger = Table.log("ledger", {
 })
 export type LedgerEntry = RowOf<typeof ledger>
 
-// payments come first: whose account a refund touches is told by the payment
-const tables = { payments, deposits, accounts, ledger, failure_rules: failureRules }
+// what is put aside comes first: it is locked first when it falls due, too; then payments: whose account a refund touches is
+// told by the payment
+const tables = { delayed_commands: delayedCommands, payments, deposits, accounts, ledger, failure_rules: failureRules }
+
+const paying = delayable(tables, "pay", ProcessPaymentCommand, {
+  touches: {
+    payments: ({ orderId }) => [orderId],
+    accounts: ({ userId }) => [userId],
+    failure_rules: () => ["pay"]
+  },
+  decide: ({ payments, accounts, failure_rules }, command, { now }) => {
+    const { orderId, userId, amount, payment: method } = command
+    const earlier = payments.get(orderId)
+    if (earlier !== undefined) return { send: outcomeOf(earlier, command) }
+    const asked: Payment = { ...nothingPaid(orderId, now, method.method), user_id: userId, amount }
+    const account = accounts.get(userId)
+    if (account === undefined) return failed(asked, "USER_UNKNOWN", command)
+    if (account.closed_at !== null) return failed(asked, "ACCOUNT_CLOSED", command)
+    if (failsOnDemand(failure_rules.get("pay"), orderId, amount)) return failed(asked, failedOnDemand, command)
+    if (method.method === "card") return pending(asked, command, method)
+    return account.balance < amount
+      ? failed(asked, "INSUFFICIENT_FUNDS", command)
+      : processed(asked, account, command, now)
+  }
+})
 
 export const payment = Participant.make("payment", tables)
   .on(UserCreatedEvent, {
@@ -83,27 +107,8 @@ export const payment = Participant.make("payment", tables)
       return tooLarge ? refused(asked, "BALANCE_TOO_LARGE") : deposited(asked, account)
     }
   })
-  .on(ProcessPaymentCommand, {
-    touches: {
-      payments: ({ orderId }) => [orderId],
-      accounts: ({ userId }) => [userId],
-      failure_rules: () => ["pay"]
-    },
-    decide: ({ payments, accounts, failure_rules }, command, { now }) => {
-      const { orderId, userId, amount, payment: method } = command
-      const earlier = payments.get(orderId)
-      if (earlier !== undefined) return { send: outcomeOf(earlier, command) }
-      const asked: Payment = { ...nothingPaid(orderId, now, method.method), user_id: userId, amount }
-      const account = accounts.get(userId)
-      if (account === undefined) return failed(asked, "USER_UNKNOWN", command)
-      if (account.closed_at !== null) return failed(asked, "ACCOUNT_CLOSED", command)
-      if (failsOnDemand(failure_rules.get("pay"), orderId, amount)) return failed(asked, failedOnDemand, command)
-      if (method.method === "card") return pending(asked, command, method)
-      return account.balance < amount
-        ? failed(asked, "INSUFFICIENT_FUNDS", command)
-        : processed(asked, account, command, now)
-    }
-  })
+  .on(ProcessPaymentCommand, paying.asked)
+  .due("delayed_commands", paying.due)
   .on(RefundPaymentCommand, {
     touches: {
       payments: ({ orderId }) => [orderId],

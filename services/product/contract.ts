@@ -1,7 +1,8 @@
 /** What the product service is asked and what it tells. Every message is keyed by the order it is about. */
 import { Schema } from "effect"
 import { Topic } from "oncebox"
-import { Amount, Id, Items, Lines, order, OrderId, Reason } from "../shell/bounds.ts"
+import { Amount, Id, Items, Lines, OrderId, Reason } from "../shell/bounds.ts"
+import { order } from "../shell/order-context.ts"
 
 export const productsCommands = Topic.commands("products-commands")
 export const productsEvents = Topic.events("products-events")

@@ -4,7 +4,6 @@ import { Participant, Request, Table, type Outgoing, type RowOf, type Rows } fro
 import {
   AddedStock,
   alreadyCancelled,
-  along,
   Amount,
   greatestAmount,
   greatestStock,
@@ -20,7 +19,9 @@ import {
   type Lines
 } from "../shell/bounds.ts"
 import { isMeantFor, Precondition, Version } from "../shell/version.ts"
+import { delayable, delayedCommands } from "../shell/delays.ts"
 import { failedOnDemand, failsOnDemand, failureRules } from "../shell/failures.ts"
+import { along } from "../shell/order-context.ts"
 import {
   CancelProductReservationCommand,
   OrderQuotedEvent,
@@ -65,7 +66,8 @@ export const products = Table.make("products", {
 })
 export type Product = RowOf<typeof products>
 
-const tables = { reservations, products, failure_rules: failureRules }
+// what is put aside comes first: it is locked first when it falls due, too
+const tables = { delayed_commands: delayedCommands, reservations, products, failure_rules: failureRules }
 type Stocked = Rows<typeof tables>["products"]
 
 export const ProductView = Schema.Struct({
@@ -105,6 +107,27 @@ export const AddStock = Request.make("AddStock", {
 })
 
 const byId = { products: ({ id }: { readonly id: string }) => [id] }
+
+const reserving = delayable(tables, "reserve", ReserveProductCommand, {
+  touches: {
+    reservations: ({ orderId }) => [orderId],
+    products: ({ items }) => items.map(({ productId }) => productId),
+    failure_rules: () => ["reserve"]
+  },
+  decide: ({ reservations, products, failure_rules }, command, { now }) => {
+    const { orderId, items, lines } = command
+    const earlier = reservations.get(orderId)
+    if (earlier !== undefined) return { send: [outcomeOf(earlier, command)] }
+    const nothing = nothingReserved(orderId, now)
+    const reservation = failsOnDemand(failure_rules.get("reserve"), orderId)
+      ? failed(nothing, failedOnDemand, null)
+      : reserve(nothing, items, products, lines)
+    return {
+      put: { reservations: [reservation], products: taken(reservation.lines, products) },
+      send: [outcomeOf(reservation, command)]
+    }
+  }
+})
 
 export const product = Participant.make("product", tables)
   .answers(CreateProduct, {
@@ -149,26 +172,8 @@ export const product = Participant.make("product", tables)
       return changed({ ...product, quantity: inStock })
     }
   })
-  .on(ReserveProductCommand, {
-    touches: {
-      reservations: ({ orderId }) => [orderId],
-      products: ({ items }) => items.map(({ productId }) => productId),
-      failure_rules: () => ["reserve"]
-    },
-    decide: ({ reservations, products, failure_rules }, command, { now }) => {
-      const { orderId, items, lines } = command
-      const earlier = reservations.get(orderId)
-      if (earlier !== undefined) return { send: [outcomeOf(earlier, command)] }
-      const nothing = nothingReserved(orderId, now)
-      const reservation = failsOnDemand(failure_rules.get("reserve"), orderId)
-        ? failed(nothing, failedOnDemand, null)
-        : reserve(nothing, items, products, lines)
-      return {
-        put: { reservations: [reservation], products: taken(reservation.lines, products) },
-        send: [outcomeOf(reservation, command)]
-      }
-    }
-  })
+  .on(ReserveProductCommand, reserving.asked)
+  .due("delayed_commands", reserving.due)
   .on(QuoteOrderCommand, {
     touches: {
       reservations: ({ orderId }) => [orderId],

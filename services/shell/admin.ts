@@ -7,7 +7,11 @@ import type { Edge } from "./edge.ts"
 import { databaseWithin } from "./health.ts"
 import { answer, makeApp } from "./http.ts"
 
-export const makeAdminApp = (service: string, edge: Edge): Hono =>
+/** What a service measures when it is asked, by name, such as `sagas_stuck`; it fails when it can't tell. */
+export type Gauges = Effect.Effect<Readonly<Record<string, number>>, unknown>
+
+/** Gauges that can't be told are left out: the counters are wanted most when the database is in trouble. */
+export const makeAdminApp = (service: string, edge: Edge, gauges: Gauges = Effect.succeed({})): Hono =>
   makeApp(
     edge,
     new Hono()
@@ -15,14 +19,14 @@ export const makeAdminApp = (service: string, edge: Edge): Hono =>
         "/metrics",
         answer(function* (c) {
           const { counters, deadLetters } = edge.running
-          // without its database a service still tells what it counted
+          const measured = yield* Effect.orElseSucceed(gauges, () => ({}))
           const parked = yield* deadLetters
             .groups()
             .pipe(
               Effect.timeout(databaseWithin),
               Effect.match({ onSuccess: (groups) => parkedNow(service, groups), onFailure: () => "" })
             )
-          return c.text(metrics(service, counters()) + parked, 200, {
+          return c.text(metrics(service, counters(), measured) + parked, 200, {
             "Content-Type": "text/plain; version=0.0.4; charset=utf-8"
           })
         })
@@ -30,14 +34,21 @@ export const makeAdminApp = (service: string, edge: Edge): Hono =>
       .route("/dead-letters", deadLetterRoutes(edge))
   )
 
-/** Counters in Prometheus' text format. */
-const metrics = (service: string, counters: Readonly<Record<string, number>>): string =>
-  Object.entries(counters)
-    .map(([name, value]) => {
-      const metric = `oncebox_${name.replaceAll(/[^A-Za-z0-9_]/g, "_")}_total`
-      return `# TYPE ${metric} counter\n${metric}{service="${service}"} ${value}\n`
-    })
-    .join("")
+/** Counters and gauges in Prometheus' text format. */
+const metrics = (
+  service: string,
+  counters: Readonly<Record<string, number>>,
+  gauges: Readonly<Record<string, number>>
+): string =>
+  [
+    ...Object.entries(counters).map(([name, value]) => line(service, `${name}_total`, "counter", value)),
+    ...Object.entries(gauges).map(([name, value]) => line(service, name, "gauge", value))
+  ].join("")
+
+const line = (service: string, name: string, type: "counter" | "gauge", value: number): string => {
+  const metric = `oncebox_${name.replaceAll(/[^A-Za-z0-9_]/g, "_")}`
+  return `# TYPE ${metric} ${type}\n${metric}{service="${service}"} ${value}\n`
+}
 
 /** How many messages are parked now, by reason: also where there are none, so that an alarm finds its series. */
 const parkedNow = (service: string, groups: ReadonlyArray<LetterGroup>): string => {

@@ -77,14 +77,6 @@ export const fromAccount: PaymentMethod = { method: "account" }
 
 /** Where an order goes, by ISO 3166-1 alpha-2; the shop's own country when it does not say. */
 export const Country = Schema.String.check(Schema.isPattern(/^[A-Z]{2}$/, { expected: "two letters such as NL" }))
-/** The field of a payload that holds it. */
-export const country = Schema.optionalKey(Country)
-/** Takes it along, if it is there. */
-export const shippedTo = ({
-  country
-}: {
-  readonly country?: string | null | undefined
-}): { readonly country?: string } => (country === undefined || country === null ? {} : { country })
 
 /** Which saga an order runs: the order in which its steps are taken. */
 export const DefinitionName = Schema.Literals(["place-order", "pay-first"])
@@ -95,26 +87,3 @@ export const Line = Schema.Struct({ productId: Id, quantity: Quantity, price: Pr
 export type Line = typeof Line.Type
 export const Lines = Schema.Array(Line).check(lineCount, eachProductOnce)
 export type Lines = typeof Lines.Type
-
-/**
- * What a choreographed order takes along from message to message, so that whoever sees an event knows all that the command
- * it stands for would have said. Orchestrated orders do without: the saga knows it.
- */
-export const OrderContext = Schema.Struct({
-  definition: DefinitionName,
-  userId: Id,
-  items: Items,
-  payment: PaymentMethod,
-  country,
-  /** The items with their prices, once they are reserved or quoted. */
-  lines: Schema.NullOr(Lines),
-  total: Schema.NullOr(Amount)
-})
-export type OrderContext = typeof OrderContext.Type
-
-/** The field of a payload that holds it. */
-export const order = Schema.optionalKey(OrderContext)
-
-/** Takes it along, if it is there. */
-export const along = ({ order }: { readonly order?: OrderContext }): { readonly order?: OrderContext } =>
-  order === undefined ? {} : { order }

@@ -6,18 +6,19 @@ import { Choreography, type Reaction } from "oncebox"
 import * as order from "../order/contract.ts"
 import * as payment from "../payment/contract.ts"
 import * as product from "../product/contract.ts"
-import { shippedTo, type DefinitionName, type OrderContext } from "./bounds.ts"
 import * as shipment from "../shipment/contract.ts"
+import type { DefinitionName } from "./bounds.ts"
+import { ordered, type OrderContext } from "./order-context.ts"
 
 const { when } = Choreography
 
-interface Event {
+interface OrderEvent {
   readonly orderId: string
   readonly order?: OrderContext
 }
 
 /** The event's order, if it runs this definition; with what the event says of prices. */
-const orderOf = <E extends Event>(definition: DefinitionName, event: E): Priced | undefined => {
+const orderOf = <E extends OrderEvent>(definition: DefinitionName, event: E): Priced | undefined => {
   if (event.order?.definition !== definition) return undefined
   const { lines, total } = { ...event.order, ...event }
   return lines === null || total === null ? undefined : { ...event.order, lines, total }
@@ -26,24 +27,12 @@ type Priced = OrderContext & { readonly lines: NonNullable<OrderContext["lines"]
 
 const begun = (definition: DefinitionName, event: typeof order.OrderCreatedEvent.schema.Type) =>
   event.definition === definition
-    ? {
-        orderId: event.orderId,
-        items: event.items,
-        order: {
-          definition,
-          userId: event.userId,
-          items: event.items,
-          payment: event.payment,
-          ...shippedTo(event),
-          lines: null,
-          total: null
-        }
-      }
+    ? { orderId: event.orderId, items: event.items, order: { definition, ...ordered(event) } }
     : undefined
 
 const pay =
   (definition: DefinitionName) =>
-  (event: Event): typeof payment.ProcessPaymentCommand.schema.Type | undefined => {
+  (event: OrderEvent): typeof payment.ProcessPaymentCommand.schema.Type | undefined => {
     const known = orderOf(definition, event)
     const { orderId } = event
     return known && { orderId, userId: known.userId, amount: known.total, payment: known.payment, order: known }
@@ -60,12 +49,12 @@ const reserve =
   }
 const ship =
   (definition: DefinitionName) =>
-  (event: Event): typeof shipment.CreateShipmentCommand.schema.Type | undefined => {
+  (event: OrderEvent): typeof shipment.CreateShipmentCommand.schema.Type | undefined => {
     const known = orderOf(definition, event)
     const { orderId } = event
-    return known && { orderId, userId: known.userId, items: known.items, order: known, ...shippedTo(known) }
+    return known && { orderId, userId: known.userId, items: known.items, country: known.country, order: known }
   }
-const approve = (event: Event): typeof order.ApproveOrderCommand.schema.Type | undefined => {
+const approve = (event: OrderEvent): typeof order.ApproveOrderCommand.schema.Type | undefined => {
   const known = event.order && orderOf(event.order.definition, event)
   return known && { orderId: event.orderId, lines: known.lines, total: known.total }
 }

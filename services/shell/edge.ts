@@ -1,7 +1,7 @@
 /** What a service's routes work with: the participant that decides, a pool to read from, outcomes to wait for. */
 import { Duration, Effect, Option, type Latch, type Scope } from "effect"
 import type { Context } from "hono"
-import type { Coordination, Pool, Request, Running } from "oncebox"
+import type { Pool, Request, Running, SubmitOptions } from "oncebox"
 import type { OrderSettings } from "./config.ts"
 import { problem, problemForNow, type Problem } from "./problem.ts"
 import { idempotencyKey, notFound, preferredWaitSeconds, traceparent } from "./request.ts"
@@ -43,7 +43,7 @@ export const submit = Effect.fnUntraced(function* <P extends object, R>(
   c: Context,
   request: Request<P, R>,
   payload: P,
-  options: { readonly body: object; readonly coordination?: Coordination }
+  options: { readonly body: object } & Pick<SubmitOptions, "coordination" | "definition">
 ): Effect.fn.Return<R, Problem> {
   const key = yield* idempotencyKey(c)
   const trace = traceparent(c)
@@ -51,6 +51,7 @@ export const submit = Effect.fnUntraced(function* <P extends object, R>(
     .submit(request, payload, {
       fingerprint: JSON.stringify(options.body),
       ...(options.coordination === undefined ? {} : { coordination: options.coordination }),
+      ...(options.definition === undefined ? {} : { definition: options.definition }),
       ...(key === undefined ? {} : { idempotencyKey: key }),
       ...(trace === undefined ? {} : { traceparent: trace })
     })

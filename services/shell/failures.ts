@@ -6,6 +6,8 @@ import { Schema } from "effect"
 import { hashOf, Table, type RowOf } from "oncebox"
 import { Amount } from "./bounds.ts"
 
+const longestDelayMs = 3_600_000
+
 export const failureRules = Table.reference("failure_rules", {
   key: "step",
   row: {
@@ -15,7 +17,9 @@ export const failureRules = Table.reference("failure_rules", {
     above: Schema.NullOr(Amount),
     /** So many of a hundred orders fail: always the same ones for the same seed, and others at another step. */
     percent: Schema.Int,
-    seed: Schema.String
+    seed: Schema.String,
+    /** The step is decided, and answered, that much after it is asked for; null is at once. */
+    delay_ms: Schema.NullOr(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: longestDelayMs })))
   }
 })
 type FailureRule = RowOf<typeof failureRules>

@@ -2,7 +2,7 @@
 import { Effect } from "effect"
 import type { Edge } from "./edge.ts"
 
-/** How long a look at the database may take that somebody waits for who has not asked for it. */
+/** How long the database may take to answer what is asked only to tell how things are. */
 export const databaseWithin = "1 second"
 
 /** Why the service is not ready; empty when it is. */

@@ -3,8 +3,9 @@ import { Effect, Schema } from "effect"
 import type { Context } from "hono"
 import { Coordination, type Request } from "oncebox"
 import type { OrderView } from "../order/contract.ts"
-import { country, DefinitionName, fromAccount, Id, Items, PaymentMethod } from "./bounds.ts"
+import { Country, DefinitionName, fromAccount, Id, Items, PaymentMethod } from "./bounds.ts"
 import { accepted, newId, submit, type Edge } from "./edge.ts"
+import type { OrderRequest } from "./order-context.ts"
 import { problem, type Problem } from "./problem.ts"
 import { readBody } from "./request.ts"
 import type { Waiters } from "./waiters.ts"
@@ -13,19 +14,16 @@ export const NewOrder = Schema.Struct({
   userId: Id,
   items: Items,
   payment: Schema.optionalKey(PaymentMethod),
-  country,
+  country: Schema.optionalKey(Country),
   coordination: Schema.optionalKey(Coordination),
   definition: Schema.optionalKey(DefinitionName)
 })
-
-type OrderPayload = Required<Omit<typeof NewOrder.Type, "country">> &
-  Pick<typeof NewOrder.Type, "country"> & { readonly orderId: string }
 
 /** Has the order decided by `request`; the answer's location is below `path`. */
 export const takeOrder = Effect.fnUntraced(function* (
   edge: Edge,
   c: Context,
-  request: Request<OrderPayload, OrderView>,
+  request: Request<OrderRequest, OrderView>,
   path: string,
   outcomes: Waiters<OrderView>
 ): Effect.fn.Return<Response, Problem> {
@@ -35,7 +33,7 @@ export const takeOrder = Effect.fnUntraced(function* (
     return yield* problem("invalid-request", "Choreography is not enabled here: order with orchestration.", [
       { field: "coordination", detail: 'Expected "orchestration"' }
     ])
-  const payload = { payment: fromAccount, ...body, coordination, definition, orderId: newId() }
-  const current = yield* submit(edge, c, request, payload, { body, coordination })
+  const payload = { payment: fromAccount, country: null, ...body, coordination, definition, orderId: newId() }
+  const current = yield* submit(edge, c, request, payload, { body, coordination, definition })
   return yield* accepted(c, { current, location: `${path}/${current.id}`, outcomes })
 })

@@ -27,7 +27,7 @@ import {
   type TableKind,
   type Tables
 } from "oncebox"
-import { makeAdminApp } from "./admin.ts"
+import { makeAdminApp, type Gauges } from "./admin.ts"
 import { choreography } from "./choreography.ts"
 import { readSettings, type Settings } from "./config.ts"
 import type { Edge } from "./edge.ts"
@@ -52,6 +52,8 @@ export interface Service {
     settings: RunSettings
   ) => Effect.Effect<Running, StoreUnavailable | BrokerError, Broker | Store | Scope.Scope>
   readonly routes: (edge: Edge) => Effect.Effect<Hono, never, Scope.Scope>
+  /** What its metrics show beside the counters. */
+  readonly gauges: (edge: Edge) => Gauges
 }
 
 const make = <T extends Tables>(options: {
@@ -64,6 +66,7 @@ const make = <T extends Tables>(options: {
   /** What carries out its calls to the outside. */
   readonly callers?: (settings: RunSettings) => ReadonlyArray<Caller>
   readonly routes: Service["routes"]
+  readonly gauges?: Service["gauges"]
 }): Service => {
   const joined = Choreography.join(options.participant, choreography)
   return {
@@ -80,7 +83,8 @@ const make = <T extends Tables>(options: {
         ...runOptions,
         callers: options.callers?.(settings) ?? []
       }),
-    routes: options.routes
+    routes: options.routes,
+    gauges: options.gauges ?? (() => Effect.succeed({}))
   }
 }
 
@@ -113,7 +117,7 @@ const launch = Effect.fnUntraced(function* (
   const running = yield* service.run(relay === undefined ? {} : { committed: relay.committed }, settings)
   const edge: Edge = { reads, running, orders: settings.orders, closing: yield* Latch.make(false) }
   const { closing } = edge
-  const { fetch: adminFetch } = makeAdminApp(service.name, edge)
+  const { fetch: adminFetch } = makeAdminApp(service.name, edge, service.gauges(edge))
   yield* listen({ hostname: "127.0.0.1", port: settings.adminPort, fetch: adminFetch, closing })
   const { fetch } = makeApp(edge, yield* service.routes(edge))
   yield* listen({ hostname: settings.host, port: settings.port, fetch, closing })

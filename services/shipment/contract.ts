@@ -1,13 +1,15 @@
 /** What the shipment service is asked and what it tells. Every message is keyed by the order it is about. */
+import { Schema } from "effect"
 import { Topic } from "oncebox"
-import { country, Id, Items, order, OrderId, Reason } from "../shell/bounds.ts"
+import { Country, Id, Items, OrderId, Reason } from "../shell/bounds.ts"
+import { order } from "../shell/order-context.ts"
 
 export const shipmentsCommands = Topic.commands("shipments-commands")
 export const shipmentsEvents = Topic.events("shipments-events")
 
 export const CreateShipmentCommand = shipmentsCommands.message(
   "CreateShipmentCommand",
-  { orderId: OrderId, userId: Id, items: Items, country, order },
+  { orderId: OrderId, userId: Id, items: Items, country: Schema.NullOr(Country), order },
   { key: "orderId" }
 )
 

@@ -1,8 +1,10 @@
 /** Shipments. An order's shipment is the fence: it answers whatever is asked again. */
 import { Schema } from "effect"
 import { Participant, Table, type Outgoing, type RowOf, type Rows } from "oncebox"
-import { alreadyCancelled, along, Country, Id, Item, OrderId, Reason } from "../shell/bounds.ts"
+import { alreadyCancelled, Country, Id, Item, OrderId, Reason } from "../shell/bounds.ts"
+import { delayable, delayedCommands } from "../shell/delays.ts"
 import { failedOnDemand, failsOnDemand, failureRules } from "../shell/failures.ts"
+import { along } from "../shell/order-context.ts"
 import {
   CancelShipmentCommand,
   CreateShipmentCommand,
@@ -37,36 +39,43 @@ export const carrierCountries = Table.reference("carrier_countries", {
   row: { country: Country, reason: Schema.String }
 })
 
-export const shipment = Participant.make("shipment", {
+// what is put aside comes first: it is locked first when it falls due, too
+const tables = {
+  delayed_commands: delayedCommands,
   shipments,
   carrier_refusals: carrierRefusals,
   carrier_countries: carrierCountries,
   failure_rules: failureRules
-})
-  .on(CreateShipmentCommand, {
-    touches: {
-      shipments: ({ orderId }) => [orderId],
-      carrier_refusals: ({ items }) => items.map(({ productId }) => productId),
-      carrier_countries: ({ country }) => (country === undefined ? [] : [country]),
-      failure_rules: () => ["ship"]
-    },
-    decide: (rows, command, { now, newId }) => {
-      const { shipments } = rows
-      const { orderId, items } = command
-      const earlier = shipments.get(orderId)
-      if (earlier !== undefined) return { send: [outcomeOf(earlier, command)] }
-      const reason = refusalOf(command, rows)
-      const shipment: Shipment = {
-        order_id: orderId,
-        id: newId(),
-        status: reason === null ? "CREATED" : "FAILED",
-        reason,
-        items,
-        updated_at: now
-      }
-      return { put: { shipments: [shipment] }, send: [outcomeOf(shipment, command)] }
+}
+
+const shipping = delayable(tables, "ship", CreateShipmentCommand, {
+  touches: {
+    shipments: ({ orderId }) => [orderId],
+    carrier_refusals: ({ items }) => items.map(({ productId }) => productId),
+    carrier_countries: ({ country }) => (country === null ? [] : [country]),
+    failure_rules: () => ["ship"]
+  },
+  decide: (rows, command, { now, newId }) => {
+    const { shipments } = rows
+    const { orderId, items } = command
+    const earlier = shipments.get(orderId)
+    if (earlier !== undefined) return { send: [outcomeOf(earlier, command)] }
+    const reason = refusalOf(command, rows)
+    const shipment: Shipment = {
+      order_id: orderId,
+      id: newId(),
+      status: reason === null ? "CREATED" : "FAILED",
+      reason,
+      items,
+      updated_at: now
     }
-  })
+    return { put: { shipments: [shipment] }, send: [outcomeOf(shipment, command)] }
+  }
+})
+
+export const shipment = Participant.make("shipment", tables)
+  .on(CreateShipmentCommand, shipping.asked)
+  .due("delayed_commands", shipping.due)
   .on(CancelShipmentCommand, {
     touches: { shipments: ({ orderId }) => [orderId] },
     decide: ({ shipments }, { orderId }, { now, newId }) => {
@@ -81,7 +90,7 @@ export const shipment = Participant.make("shipment", {
 /** Why the carrier does not take it; null when it does. */
 const refusalOf = ({ orderId, items, country }: Command, rows: Refusals): string | null => {
   if (items.some(({ productId }) => rows.carrier_refusals.get(productId) !== undefined)) return "SHIPMENT_REFUSED"
-  if (country !== undefined && rows.carrier_countries.get(country) !== undefined) return "COUNTRY_REFUSED"
+  if (country !== null && rows.carrier_countries.get(country) !== undefined) return "COUNTRY_REFUSED"
   return failsOnDemand(rows.failure_rules.get("ship"), orderId) ? failedOnDemand : null
 }
 type Refusals = Rows<{

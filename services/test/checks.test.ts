@@ -1,6 +1,7 @@
 /** Each check finds what it is there for: a small world in which all is well, broken in one place at a time. */
 import { expect, test } from "bun:test"
-import { violations, type checks, type Expected, type World } from "./checks.ts"
+import { violations, type checks } from "./checks.ts"
+import type { Expected, World } from "./checks/check.ts"
 import type { Planned } from "./orders.ts"
 
 const at = (second: number): Date => new Date(Date.UTC(2026, 0, 1, 0, 0, second))

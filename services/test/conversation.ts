@@ -68,6 +68,19 @@ export const expectSaid = (stack: Stack, id: string, ...chains: ReadonlyArray<Ch
   }
 }
 
+/** Each of the order's messages says its style and its definition, as the order's row has them. */
+export const expectLabelled = async (stack: Stack, id: string): Promise<void> => {
+  const [order] = await stack.database("orders")<Array<{ coordination: string; definition: string }>>`
+    select coordination, definition from orders where id = ${id}`
+  if (order === undefined) throw new Error(`there is no order ${id}`)
+  const labels = messagesOf(stack, id).map((message) => [
+    nameOf(message),
+    header(message, "coordination"),
+    header(message, "definition")
+  ])
+  expect(labels).toEqual(labels.map(([name = ""]) => [name, order.coordination, order.definition]))
+}
+
 /** What the order's messages of a type say. */
 export const payloadsOf = (stack: Stack, id: string, type: string): ReadonlyArray<unknown> =>
   messagesOf(stack, id)

@@ -2,6 +2,7 @@
 import { describe, expect, setDefaultTimeout } from "bun:test"
 import {
   allTakeBack,
+  expectLabelled,
   expectSaid,
   messagesOf,
   payloadOf,
@@ -209,6 +210,10 @@ for (const [n, { name, style, flow, unpaidRows, nothingRefunded, outOfStockRows 
       // audit trail
       await expectAudited(stack, id)
       await expectAudited(stack, other)
+
+      // one is of this style, the other orchestrated by place-order
+      await expectLabelled(stack, id)
+      await expectLabelled(stack, other)
       const { items } = await get(stack, "order", `/orders/${id}/history`)
       expect(items).toMatchObject([
         { status: "CREATED", reason: null, at: expect.any(String) },

@@ -5,7 +5,7 @@ import { SERVICE_NAMES, type ServiceName } from "../../stack/supervise.ts"
 import { until } from "../../stack/wait.ts"
 import { placeAll, planOf, prepare, type Placing, type Planned } from "./orders.ts"
 import { connector, counter, onStack, useStack, type Stack } from "./stack.ts"
-import { handles } from "./checks.ts"
+import { handles } from "./checks/check.ts"
 import { askedAgain, echo, type Taped } from "./tape.ts"
 import { ended, expectExactlyOnce, groups, quiet, readSeen, readState, subscribers } from "./world.ts"
 

@@ -1,79 +1,28 @@
 /** Orders that run side by side, services that do not answer, several replicas: each order keeps to itself and to its turn. */
 import { expect, setDefaultTimeout } from "bun:test"
 import { placeOrder } from "../orchestrator/definitions.ts"
-import { until } from "../../stack/wait.ts"
 import { persistently, place, post, prepare, type Answer, type Plan, type Planned } from "./orders.ts"
+import { ask, get, isAt, nth, rejected, shopping, stockOf, waitFor, type Shopping } from "./shopping.ts"
 import { counter, frozen, onStack, useStack, type Stack } from "./stack.ts"
 import { expectExactlyOnce } from "./world.ts"
 
 setDefaultTimeout(300_000)
 useStack()
 
-const happensWithinMs = 30_000
-
-/** A plan with a product `tea`, users `rich` and `poor`, and these orders. */
-const planFor = (
-  name: string,
-  stock: number,
-  orders: ReadonlyArray<Pick<Planned, "outcome"> & { userId: string; productId?: string; quantity: number }>
-): Plan => {
-  const prefix = `${name}_`
-  return {
-    prefix,
-    products: [{ id: `${prefix}tea`, price: 700, quantity: stock }],
-    refused: [],
-    accounts: [
-      { id: `${prefix}rich`, balance: 1_000_000 },
-      { id: `${prefix}poor`, balance: 1 }
-    ],
-    orders: orders.map(({ userId, productId = "tea", quantity, outcome }, n) => ({
-      key: `${prefix}${n}`,
-      entry: n % 2 === 0 ? "order" : "orchestrator",
-      body: { userId: prefix + userId, items: [{ productId: prefix + productId, quantity }] },
-      outcome,
-      posts: 1
-    }))
-  }
-}
-
-const approved: Planned["outcome"] = { status: "APPROVED" }
-const rejected = (reason: string): Planned["outcome"] => ({ status: "REJECTED", reason })
-
-const nth = (plan: Plan, index: number): Planned => {
-  const order = plan.orders[index]
-  if (order === undefined) throw new Error(`${plan.prefix} has no order ${index}`)
-  return order
-}
-
-const sagaOf = async (stack: Stack, id: string) => {
-  const [saga] = await stack.database("sagas")<Array<{ state: string; step: string; data: unknown }>>`
-    select state, step, data from sagas where id = ${id}`
-  return saga
-}
-
-const isAt = (stack: Stack, id: string, state: string, step: string): Promise<void> =>
-  until(`saga ${id} ${state} at ${step}`, happensWithinMs, async () => {
-    const saga = await sagaOf(stack, id)
-    if (saga?.state === state && saga.step === step) return true
-    throw new Error(`it is ${saga?.state} at ${saga?.step}`)
+/** A shop with tea, for one who can pay and one who can't; its orders come through both entries in turn. */
+const teaShop = (name: string, stock: number, orders: ReadonlyArray<Omit<Shopping, "entry">>): Plan =>
+  shopping(name, {
+    products: { tea: [700, stock] },
+    users: { rich: 1_000_000, poor: 1 },
+    orders: orders.map((order, n) => ({ ...order, entry: n % 2 === 0 ? "order" : "orchestrator" }))
   })
 
-const statusOf = async (stack: Stack, id: string): Promise<string | undefined> => {
-  const [order] = await stack.database("orders")<Array<{ status: string }>>`select status from orders where id = ${id}`
-  return order?.status
-}
-
-const stockOf = async (stack: Stack, plan: Plan): Promise<number> => {
-  const response = await fetch(`${stack.service("product").url}/products/${plan.prefix}tea`, {
-    signal: AbortSignal.timeout(5_000)
-  })
-  return ((await response.json()) as { quantity: number }).quantity
-}
+const statusOf = async (stack: Stack, id: string) => (await get(stack, "order", `/orders/${id}`))["status"]
 
 onStack("two orders that run interleaved in one orchestrator keep their own data", async (stack) => {
-  const plan = planFor("interleaved", 100, [
-    { userId: "rich", quantity: 3, outcome: approved },
-    { userId: "poor", quantity: 5, outcome: rejected("INSUFFICIENT_FUNDS") }
+  const plan = teaShop("interleaved", 100, [
+    { user: "rich", items: { tea: 3 } },
+    { user: "poor", items: { tea: 5 }, outcome: rejected("INSUFFICIENT_FUNDS") }
   ])
   await prepare(stack, plan)
 
@@ -88,7 +37,7 @@ onStack("two orders that run interleaved in one orchestrator keep their own data
 
   for (const [id, { body }] of placed) {
     const [item] = body.items
-    const data = placeOrder.decode((await sagaOf(stack, id))?.data)
+    const data = placeOrder.decode((await get(stack, "orchestrator", `/sagas/${id}`))["data"])
     expect(data.userId).toBe(body.userId)
     expect(data.lines).toEqual([{ productId: `${plan.prefix}tea`, quantity: item?.quantity ?? 0, price: 700 }])
     expect(data.total).toBe(700 * (item?.quantity ?? 0))
@@ -102,9 +51,9 @@ onStack("two orders that run interleaved in one orchestrator keep their own data
 })
 
 onStack("a cancel waits for the stock's answer, and stock that had reached 0 is for sale again", async (stack) => {
-  const plan = planFor("cancelled", 4, [
-    { userId: "poor", quantity: 4, outcome: rejected("INSUFFICIENT_FUNDS") },
-    { userId: "rich", quantity: 4, outcome: approved }
+  const plan = teaShop("cancelled", 4, [
+    { user: "poor", items: { tea: 4 }, outcome: rejected("INSUFFICIENT_FUNDS") },
+    { user: "rich", items: { tea: 4 } }
   ])
   await prepare(stack, plan)
   const product = stack.service("product")
@@ -114,25 +63,25 @@ onStack("a cancel waits for the stock's answer, and stock that had reached 0 is 
   await frozen(payment, async () => {
     id = await place(stack, nth(plan, 0))
     await isAt(stack, id, "RUNNING", "pay")
-    expect(await stockOf(stack, plan)).toBe(0)
+    expect(await stockOf(stack, plan)).toEqual({ tea: 0 })
     process.kill(product.pid, "SIGSTOP")
   })
   try {
     await isAt(stack, id, "COMPENSATING", "reserve")
     // the command lies there, and nobody else can answer it
-    await until("the cancel on its topic", happensWithinMs, () =>
+    await waitFor("the cancel on its topic", () =>
       stack.tape.records.some(({ type, key }) => type === "CancelProductReservationCommand" && key?.toString() === id)
     )
     expect(await statusOf(stack, id)).toBe("CREATED")
   } finally {
     process.kill(product.pid, "SIGCONT")
   }
-  await until("rejected", happensWithinMs, async () => (await statusOf(stack, id)) === "REJECTED")
-  expect(await stockOf(stack, plan)).toBe(4)
+  await waitFor("rejected", async () => (await statusOf(stack, id)) === "REJECTED")
+  expect(await stockOf(stack, plan)).toEqual({ tea: 4 })
 
   const other = await place(stack, nth(plan, 1))
-  await until("approved", happensWithinMs, async () => (await statusOf(stack, other)) === "APPROVED")
-  expect(await stockOf(stack, plan)).toBe(0)
+  await waitFor("approved", async () => (await statusOf(stack, other)) === "APPROVED")
+  expect(await stockOf(stack, plan)).toEqual({ tea: 0 })
   const log = await stack.database("sagas")<Array<{ cause_type: string; asked_type: string | null }>>`
     select cause_type, asked_type from saga_log where saga_id = ${id} order by position`
   expect(log.slice(-3).map(({ cause_type, asked_type }) => [cause_type, asked_type])).toEqual([
@@ -140,31 +89,29 @@ onStack("a cancel waits for the stock's answer, and stock that had reached 0 is 
     ["ProductReservationCancelledEvent", "RejectOrderCommand"],
     ["OrderRejectedEvent", null]
   ])
-  const [first, second] = plan.orders
-  if (first === undefined || second === undefined) throw new Error("two orders")
   await expectExactlyOnce(
     stack,
     plan,
     new Map([
-      [id, first],
-      [other, second]
+      [id, nth(plan, 0)],
+      [other, nth(plan, 1)]
     ])
   )
 })
 
 onStack("an order for what or whom nobody knows ends rejected, with that reason", async (stack) => {
-  const plan = planFor("unknown", 10, [
-    { userId: "rich", productId: "coffee", quantity: 1, outcome: rejected("PRODUCT_UNKNOWN") },
-    { userId: "nobody", quantity: 1, outcome: rejected("USER_UNKNOWN") },
-    { userId: "rich", productId: "coffee", quantity: 1, outcome: rejected("PRODUCT_UNKNOWN") },
-    { userId: "nobody", quantity: 1, outcome: rejected("USER_UNKNOWN") }
+  const plan = teaShop("unknown", 10, [
+    { user: "rich", items: { coffee: 1 }, outcome: rejected("PRODUCT_UNKNOWN") },
+    { user: "nobody", items: { tea: 1 }, outcome: rejected("USER_UNKNOWN") },
+    { user: "rich", items: { coffee: 1 }, outcome: rejected("PRODUCT_UNKNOWN") },
+    { user: "nobody", items: { tea: 1 }, outcome: rejected("USER_UNKNOWN") }
   ])
   await prepare(stack, plan)
 
   const placed = new Map<string, Planned>()
   for (const order of plan.orders) {
-    const url = `${stack.service(order.entry).url}/orders`
-    const { status, body } = await post(url, order.body, { prefer: "wait=30", "idempotency-key": order.key })
+    const headers = { prefer: "wait=30", "idempotency-key": order.key }
+    const { status, body } = await ask(stack, "POST", order.entry, "/orders", { body: order.body, headers })
     const due = order.outcome.status === "REJECTED" ? order.outcome.reason : ""
     expect([status, body["status"], body["reason"]]).toEqual([200, "REJECTED", due])
     placed.set(String(body["id"]), order)
@@ -174,17 +121,17 @@ onStack("an order for what or whom nobody knows ends rejected, with that reason"
 
 onStack("two replicas are one service to their clients", async (stack) => {
   const count = 24
-  const plan = planFor(
+  const plan = teaShop(
     "replicas",
     100,
-    Array.from({ length: count + 1 }, () => ({ userId: "rich", quantity: 1, outcome: approved }))
+    Array.from({ length: count + 1 }, () => ({ user: "rich", items: { tea: 1 } }))
   )
   await prepare(stack, plan)
   const first = stack.service("order")
   const second = await stack.start("order", "order-2")
   const placed = new Map<string, Planned>()
   try {
-    await until("a share of the topic for each replica", happensWithinMs, async () => {
+    await waitFor("a share of the topic for each replica", async () => {
       const { groups } = await stack.tape.admin((admin) => admin.describeGroups(["order"]))
       return groups[0]?.state === "Stable" && groups[0].members.length === 2
     })

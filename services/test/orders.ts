@@ -85,7 +85,8 @@ const shares: Readonly<Record<Kind, number>> = {
 }
 const inTwenty = Object.entries(shares).flatMap(([kind, share]) => Array.from({ length: share }, () => kind as Kind))
 
-const styles: ReadonlyArray<Pick<Planned["body"], "coordination" | "definition">> = [
+/** Every style and definition; the first is what an order gets that does not say. */
+export const styles: ReadonlyArray<Pick<Planned["body"], "coordination" | "definition">> = [
   {},
   { coordination: "orchestration", definition: "pay-first" },
   { coordination: "choreography", definition: "place-order" },

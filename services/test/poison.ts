@@ -5,7 +5,7 @@ import { AccountOpenedEvent, ProcessPaymentCommand } from "../payment/contract.t
 import { ReserveProductCommand } from "../product/contract.ts"
 import { CreateShipmentCommand } from "../shipment/contract.ts"
 import { UserCreatedEvent } from "../user/contract.ts"
-import { handles, type Subscriber } from "./checks.ts"
+import { handles, type Subscriber } from "./checks/check.ts"
 import { injectedHeader, type Raw } from "./tape.ts"
 
 export interface Poison {
@@ -22,7 +22,7 @@ const items = [{ productId: "poison-tea", quantity: 1 }]
 const commandsOf = (orderId: string): ReadonlyArray<Outgoing> => [
   ReserveProductCommand.of({ orderId, items }),
   ProcessPaymentCommand.of({ orderId, userId: "poison-ann", amount: 700, payment: { method: "account" } }),
-  CreateShipmentCommand.of({ orderId, userId: "poison-ann", items }),
+  CreateShipmentCommand.of({ orderId, userId: "poison-ann", items, country: null }),
   ApproveOrderCommand.of({ orderId, lines: [{ productId: "poison-tea", quantity: 1, price: 700 }], total: 700 })
 ]
 

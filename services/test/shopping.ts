@@ -7,7 +7,7 @@ import type { Stack } from "./stack.ts"
 export const approved: Outcome = { status: "APPROVED" }
 export const rejected = (reason: string): Outcome => ({ status: "REJECTED", reason })
 
-export interface Shopping extends Pick<Planned["body"], "coordination" | "definition"> {
+export interface Shopping extends Pick<Planned["body"], "coordination" | "definition" | "payment"> {
   readonly user: string
   /** How many of what. */
   readonly items: Readonly<Record<string, number>>

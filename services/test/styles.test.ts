@@ -3,7 +3,7 @@ import { expect, setDefaultTimeout } from "bun:test"
 import { placeAll, planOf, prepare, type Plan, type Planned } from "./orders.ts"
 import { onStack, useStack } from "./stack.ts"
 import { expectExactlyOnce, readWorld } from "./world.ts"
-import type { World } from "./checks.ts"
+import type { World } from "./checks/check.ts"
 
 setDefaultTimeout(300_000)
 useStack()

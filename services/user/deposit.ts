@@ -6,6 +6,7 @@ import { Schema } from "effect"
 import { Request, Table, type Outgoing, type RowOf } from "oncebox"
 import { DepositMoneyCommand } from "../payment/contract.ts"
 import { DepositAmount, DepositId, Id, Reason, Timestamp } from "../shell/bounds.ts"
+import { repeatAt } from "../shell/repeat.ts"
 
 export const DepositStatus = Schema.Literals(["PENDING", "MADE", "REFUSED"])
 
@@ -43,14 +44,10 @@ export const RequestDeposit = Request.make("RequestDeposit", {
   ])
 })
 
-const firstWaitMs = 60_000
-const longestWaitMs = 600_000
-
-/** The deposit asked for once more, and the row that says when to do so again. The wait doubles, as for orders. */
+/** The deposit asked for once more, and the row that says when to do so again. */
 export const asked = (deposit: Omit<Deposit, "due_at">, now: Date): { deposit: Deposit; command: Outgoing } => {
-  const ageMs = Math.max(0, now.getTime() - deposit.created_at.getTime())
-  const due_at = new Date(now.getTime() + Math.min(longestWaitMs, ageMs + firstWaitMs))
   const { id: depositId, user_id: userId, amount } = deposit
+  const due_at = repeatAt(deposit.created_at, now)
   return { deposit: { ...deposit, due_at }, command: DepositMoneyCommand.of({ depositId, userId, amount }) }
 }
 

@@ -56,6 +56,7 @@ test("an outbox row becomes one record: bare key, the payload's text, every colu
     correlation: randomUUID(),
     causation: randomUUID(),
     coordination: "orchestration",
+    definition: "place-order",
     traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
   })
   const bare = row({})
@@ -74,6 +75,7 @@ test("an outbox row becomes one record: bare key, the payload's text, every colu
     correlation: full.correlation,
     causation: full.causation,
     coordination: full.coordination,
+    definition: full.definition,
     traceparent: full.traceparent,
     schema_version: "3"
   })
@@ -89,6 +91,7 @@ test("an outbox row becomes one record: bare key, the payload's text, every colu
     correlation: null,
     causation: null,
     coordination: null,
+    definition: null,
     traceparent: null,
     schema_version: "3"
   })
@@ -291,6 +294,7 @@ const makeDatabase = async (): Promise<void> => {
         correlation text,
         causation text,
         coordination text,
+        definition text,
         traceparent text,
         schema_version int4 not null default 1,
         created_at timestamptz not null default now()
@@ -314,6 +318,7 @@ interface Row {
   readonly correlation: string | null
   readonly causation: string | null
   readonly coordination: string | null
+  readonly definition: string | null
   readonly traceparent: string | null
   readonly createdAt: string
 }
@@ -326,17 +331,19 @@ const row = (given: Partial<Row>): Row => ({
   correlation: null,
   causation: null,
   coordination: null,
+  definition: null,
   traceparent: null,
   createdAt: "2026-11-21T09:30:00.123456Z",
   ...given
 })
 
 const append = async (...rows: readonly Row[]): Promise<void> => {
-  for (const { id, key, type, payload, correlation, causation, coordination, traceparent, createdAt } of rows) {
+  for (const given of rows) {
+    const { id, key, type, payload, correlation, causation, coordination, definition, traceparent, createdAt } = given
     const json = JSON.stringify(payload, (_, value: unknown) => (typeof value === "bigint" ? String(value) : value))
     await sql`
-      insert into outbox (id, topic, key, type, payload, correlation, causation, coordination, traceparent, schema_version, created_at)
-      values (${id}, ${TOPIC}, ${key}, ${type}, ${json}::text::jsonb, ${correlation}, ${causation}, ${coordination}, ${traceparent}, 3, ${createdAt}::text::timestamptz)`
+      insert into outbox (id, topic, key, type, payload, correlation, causation, coordination, definition, traceparent, schema_version, created_at)
+      values (${id}, ${TOPIC}, ${key}, ${type}, ${json}::text::jsonb, ${correlation}, ${causation}, ${coordination}, ${definition}, ${traceparent}, 3, ${createdAt}::text::timestamptz)`
   }
 }
 

@@ -33,7 +33,7 @@ import {
   ShipmentCreatedEvent,
   ShipmentFailedEvent
 } from "../../shipment/contract.ts"
-import { orchestrator, StartOrder } from "../orchestrator.ts"
+import { orchestrator, orderView, StartOrder } from "../orchestrator.ts"
 
 const orderId = "00000000-0000-4000-8000-000000000001"
 const items = [{ productId: "teapot", quantity: 2 }]
@@ -41,7 +41,7 @@ const lines = [{ productId: "teapot", quantity: 2, price: 2000 }]
 const movement = { userId: "ann", amount: 4000, balance: 6000, position: 2 }
 const definition = "place-order" as const
 const payment = { method: "card", card: "card-1" } as const
-const wanted = { orderId, userId: "ann", items, payment, definition }
+const wanted = { orderId, userId: "ann", items, payment, country: "NL", definition }
 
 const start = { request: StartOrder, payload: { ...wanted, coordination: "orchestration" as const } }
 const created = OrderCreatedEvent.of(wanted)
@@ -70,7 +70,7 @@ const undone = [unshipped, refunded, unreserved, rejected]
 const create = CreateOrderCommand.of(wanted)
 const reserve = ReserveProductCommand.of({ orderId, items })
 const pay = ProcessPaymentCommand.of({ orderId, userId: "ann", amount: 4000, payment })
-const ship = CreateShipmentCommand.of({ orderId, userId: "ann", items })
+const ship = CreateShipmentCommand.of({ orderId, userId: "ann", items, country: "NL" })
 const approve = ApproveOrderCommand.of({ orderId, lines, total: 4000 })
 const unship = CancelShipmentCommand.of({ orderId })
 const refund = RefundPaymentCommand.of({ orderId })
@@ -109,7 +109,7 @@ const asking: ReadonlyArray<readonly [string, ReadonlyArray<Input>, Outgoing]> =
 test.each(asking)("%s", (_name, inputs, asked) => {
   const { send } = decideWith(orchestrator, {}, ...inputs)
 
-  expect(send).toMatchObject([{ ...asked, correlation: orderId, coordination: "orchestration" }])
+  expect(send).toMatchObject([{ ...asked, correlation: orderId, coordination: "orchestration", definition }])
 })
 
 const ignored: ReadonlyArray<readonly [string, ReadonlyArray<Input>, Input]> = [
@@ -152,6 +152,15 @@ test.each(views)("%s is shown to who asks for it to be started", (_name, before,
     createdAt: decidedAt.toISOString(),
     ...view
   })
+})
+
+test("a saga is read by the version that it runs on, or not at all; one that has ended by today's", () => {
+  const [saga] = decideWith(orchestrator, {}, start).rows.sagas
+  if (saga === undefined) throw new Error("there is no saga")
+
+  expect(orderView(saga)).toMatchObject({ id: orderId, definition })
+  expect(() => orderView({ ...saga, version: 2 })).toThrow("place-order v2, which this build does not have")
+  expect(orderView({ ...saga, version: 2, state: "COMPLETED" })).toMatchObject({ id: orderId, status: "APPROVED" })
 })
 
 test("an order is started once", () => {

@@ -18,11 +18,14 @@ import { ArchiveOrder, CancelOrder, order, orderView, PlaceOrder, type Order } f
 const orderId = "00000000-0000-4000-8000-000000000001"
 const definition = "place-order" as const
 const payment = { method: "card", card: "card-1" } as const
-const wanted = { orderId, userId: "ann", items: [{ productId: "teapot", quantity: 2 }], payment, definition }
+const country = "NL"
+const wanted = { orderId, userId: "ann", items: [{ productId: "teapot", quantity: 2 }], payment, country, definition }
 const priced = { orderId, lines: [{ productId: "teapot", quantity: 2, price: 2000 }], total: 4000 }
-const orchestrated = { coordination: "orchestration" } as const
+// what messages say of the order beside their payloads
+const orchestrated = { coordination: "orchestration", definition } as const
+const choreographed = { coordination: "choreography", definition } as const
 
-const place = { request: PlaceOrder, payload: { ...wanted, ...orchestrated } }
+const place = { request: PlaceOrder, payload: { ...wanted, coordination: "orchestration" } }
 const create = CreateOrderCommand.of(wanted)
 const approve = ApproveOrderCommand.of(priced)
 const reject = (reason = "OUT_OF_STOCK") => RejectOrderCommand.of({ ...wanted, reason })
@@ -32,7 +35,8 @@ const cancel = { request: CancelOrder, payload: { orderId } }
 const archive = { request: ArchiveOrder, payload: { orderId } }
 const cancelRequested = OrderCancelRequestedEvent.of({ orderId, reason: "USER_CANCELLED" }, orchestrated)
 const approved = OrderApprovedEvent.of(priced, orchestrated)
-const refused = (reason: string) => OrderApprovalRefusedEvent.of({ orderId, reason })
+const refused = (reason: string) => OrderApprovalRefusedEvent.of({ orderId, reason }, orchestrated)
+const refusedUnknown = OrderApprovalRefusedEvent.of({ orderId, reason: "ORDER_UNKNOWN" })
 const rejected = (reason = "OUT_OF_STOCK") => OrderRejectedEvent.of({ orderId, reason }, orchestrated)
 
 const row: Order = {
@@ -42,7 +46,7 @@ const row: Order = {
   lines: null,
   total: null,
   payment,
-  country: null,
+  country,
   status: "CREATED",
   reason: null,
   coordination: "orchestration",
@@ -64,7 +68,7 @@ const cases: ReadonlyArray<readonly [string, ReadonlyArray<Input>, Outgoing, Rea
   ["an order is approved", [create, approve], approved, ["CREATED", "APPROVED"]],
   ["approved twice, it says so again", [create, approve, approve], approved, ["CREATED", "APPROVED"]],
   ["created again when it is approved, it says so", [create, approve, create], approved, ["CREATED", "APPROVED"]],
-  ["an order that was never created is not approved", [approve], refused("ORDER_UNKNOWN"), []],
+  ["an order that was never created is not approved", [approve], refusedUnknown, []],
   ["an order is rejected", [create, reject()], rejected(), ["CREATED", "REJECTED"]],
   [
     "rejected again, it keeps its first reason",
@@ -112,6 +116,12 @@ test("an approved order knows its prices and is not announced any more", () => {
   const { rows } = decideWith(order, {}, create, approve)
 
   expect(rows.orders).toEqual([{ ...row, lines: priced.lines, total: 4000, status: "APPROVED", due_at: null }])
+})
+
+test("an order that is rejected before it is created is recorded with all that was wanted", () => {
+  const { rows } = decideWith(order, {}, reject())
+
+  expect(rows.orders).toEqual([{ ...row, status: "REJECTED", reason: "OUT_OF_STOCK", due_at: null }])
 })
 
 test("an approved order can't be rejected: that is a defect", () => {
@@ -241,20 +251,18 @@ describe("cancelling", () => {
   })
 
   test("a choreographed order rejects it at once: everybody undoes what they did", () => {
-    const choreographed: Order = { ...row, coordination: "choreography" }
+    const orders = [{ ...row, coordination: "choreography" as const }]
 
-    const { reply, send, rows } = decideWith(order, { orders: [choreographed] }, cancel)
+    const { reply, send, rows } = decideWith(order, { orders }, cancel)
 
     expect(reply).toMatchObject({ _tag: "cancelled", order: { status: "REJECTED" } })
-    expect(send).toEqual([
-      OrderRejectedEvent.of({ orderId, reason: "USER_CANCELLED" }, { coordination: "choreography" })
-    ])
+    expect(send).toEqual([OrderRejectedEvent.of({ orderId, reason: "USER_CANCELLED" }, choreographed)])
     expect(history(rows)).toEqual(["REJECTED"])
   })
 })
 
 describe("ending a choreographed order", () => {
-  const context = { definition, userId: "ann", items: wanted.items, payment, lines: null, total: null }
+  const context = { definition, userId: "ann", items: wanted.items, payment, country, lines: null, total: null }
   const end = (reason: string) => CancelOrderCommand.of({ orderId, reason, order: context })
 
   test.each<readonly [string, ReadonlyArray<Input>, Outgoing, ReadonlyArray<OrderStatus>]>([
@@ -292,13 +300,13 @@ test("an order that nobody knows can't be archived", () => {
   expect(decideWith(order, {}, archive).reply).toEqual({ outcome: "unknown" })
 })
 
-test("an order is announced in the style it was placed in", () => {
-  const choreographed: Order = { ...row, coordination: "choreography" }
+test("an order is announced in the style it was placed in, whatever it is asked in", () => {
+  const orders = [{ ...row, coordination: "choreography" as const }]
 
-  const again = decideWith(order, { orders: [choreographed] }, create)
-  const due = decideWith(order, { orders: [choreographed] }, { due: "orders", key: orderId })
+  const again = decideWith(order, { orders }, { ...create, ...orchestrated, definition: "pay-first" })
+  const due = decideWith(order, { orders }, { due: "orders", key: orderId })
 
-  const announced = OrderCreatedEvent.of(wanted, { coordination: "choreography" })
+  const announced = OrderCreatedEvent.of(wanted, choreographed)
   expect([again.send, due.send]).toEqual([[announced], [announced]])
 })
 

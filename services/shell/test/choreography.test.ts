@@ -26,6 +26,7 @@ const paid = (amount: number, quoted: number) => ({
       userId: "ann",
       items,
       payment: { method: "account" },
+      country: null,
       lines: linesAt(quoted / 2),
       total: quoted
     }

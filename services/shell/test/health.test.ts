@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test"
 import { Effect } from "effect"
 import { Hono } from "hono"
-import { makeAdminApp } from "../admin.ts"
+import { makeAdminApp, type Gauges } from "../admin.ts"
 import { bodyOf, standIn, withApp } from "./stand-ins.ts"
 
 const ready = async (stand: ReturnType<typeof standIn>) => {
@@ -52,4 +52,17 @@ test("counters are shown as Prometheus reads them", async () => {
   expect(await response.text()).toContain(
     '# TYPE oncebox_passes_total counter\noncebox_passes_total{service="order"} 3\n'
   )
+})
+
+test("gauges are shown beside the counters, which are there even when a gauge can't be read", async () => {
+  const shown = async (gauges: Gauges) =>
+    (await makeAdminApp("order", standIn().edge, gauges).request("/metrics")).text()
+
+  const measured = await shown(Effect.succeed({ things_open: 7 }))
+  const unread = await shown(Effect.fail("the database is away"))
+
+  expect(measured).toContain('# TYPE oncebox_things_open gauge\noncebox_things_open{service="order"} 7\n')
+  expect(measured).toContain("oncebox_passes_total")
+  expect(unread).toContain("oncebox_passes_total")
+  expect(unread).not.toContain("things_open")
 })

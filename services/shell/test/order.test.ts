@@ -51,9 +51,10 @@ describe("placing an order", () => {
       expect(order).toEqual(orderOf(order.id))
       expect(order.id).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-7/)
       expect(submitted).toMatchObject([
-        { type: "PlaceOrder", payload: { ...body, coordination: "orchestration", orderId: order.id } }
+        { type: "PlaceOrder", payload: { ...body, country: null, coordination: "orchestration", orderId: order.id } }
       ])
-      expect(submitted[0]?.options).toMatchObject({ coordination: "orchestration", traceparent: trace })
+      const style = { coordination: "orchestration", definition: "place-order" }
+      expect(submitted[0]?.options).toMatchObject({ ...style, traceparent: trace })
     })
   })
 

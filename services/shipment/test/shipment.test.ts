@@ -17,7 +17,8 @@ const ship = (...productIds: ReadonlyArray<string>) =>
   CreateShipmentCommand.of({
     orderId,
     userId: "ann",
-    items: productIds.map((productId) => ({ productId, quantity: 1 }))
+    items: productIds.map((productId) => ({ productId, quantity: 1 })),
+    country: null
   })
 const cancel = CancelShipmentCommand.of({ orderId })
 

@@ -1,36 +1,17 @@
 /** The same orders in both styles and both definitions, from both entries: the services for real, in one process. */
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test"
-import { mkdtempSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
-import { Effect, Exit, Scope } from "effect"
+import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test"
+import { Effect } from "effect"
 import { connect } from "oncebox"
-import { startEmbedded, type Embedded, type ServiceName } from "../../../stack/embedded.ts"
 import { until } from "../../../stack/wait.ts"
 import type { OrderView } from "../../order/contract.ts"
-import { bodyOf } from "./stand-ins.ts"
+import { topics } from "../../shell/topics.ts"
+import { useSystem, type SagaView } from "./system.ts"
 
 setDefaultTimeout(60_000)
 
-const dir = mkdtempSync(join(tmpdir(), "oncebox-"))
-const scope = Scope.makeUnsafe()
-let embedded: Embedded
-
-const get = async <A>(service: ServiceName, path: string): Promise<A> =>
-  bodyOf<A>(await fetch(`${embedded.urls.get(service)}${path}`, { signal: AbortSignal.timeout(10_000) }))
-
-const post = async <A>(service: ServiceName, path: string, body: unknown, prefer = "wait=20"): Promise<A> =>
-  bodyOf<A>(
-    await fetch(`${embedded.urls.get(service)}${path}`, {
-      method: "POST",
-      headers: { "Content-Type": "application/json", Prefer: prefer },
-      body: JSON.stringify(body),
-      signal: AbortSignal.timeout(40_000)
-    })
-  )
+const { embedded, get, post, ended } = useSystem()
 
 beforeAll(async () => {
-  embedded = await Effect.runPromise(Scope.provide(startEmbedded({ dir, ports: "free" }), scope))
   const sql = connect(embedded.owner("shipments"), { name: "test", max: 1 })
   await sql`insert into carrier_refusals values ('fireworks', 'too dangerous')`
   await sql`insert into carrier_countries values ('AQ', 'no road leads there')`
@@ -44,27 +25,6 @@ beforeAll(async () => {
     post("product", "/products", { id: "gone", name: "gone", price: 2_000, quantity: 0 })
   ])
 })
-
-afterAll(async () => {
-  await Effect.runPromise(Scope.close(scope, Exit.void))
-  rmSync(dir, { recursive: true, force: true })
-})
-
-interface Saga {
-  readonly state: string
-  readonly definition: string
-  readonly coordination: string
-}
-
-const ended = async (id: string): Promise<Saga> => {
-  let saga: Saga | undefined
-  await until(`saga ${id}`, 20_000, async () => {
-    saga = await get<Saga>("orchestrator", `/sagas/${id}`)
-    return ["COMPLETED", "COMPENSATED"].includes(saga.state)
-  })
-  if (saga === undefined) throw new Error(`there is no saga ${id}`)
-  return saga
-}
 
 const balanceOf = async (id: string) => (await get<{ balance: number }>("user", `/users/${id}`)).balance
 const stockOf = async (id: string) => (await get<{ quantity: number }>("product", `/products/${id}`)).quantity
@@ -126,17 +86,25 @@ test("a saga that waits in vain is listed as stuck, with what it waits for and s
   type Listed = { readonly id: string; readonly waitingFor: { readonly step: string } | null }
   const stuck = async () =>
     (await get<{ items: ReadonlyArray<Listed> }>("orchestrator", "/sagas?state=stuck")).items.map((saga) => saga.id)
+  const gauge = async () => {
+    const response = await fetch(`${embedded.adminUrls.get("orchestrator")}/metrics`, {
+      signal: AbortSignal.timeout(10_000)
+    })
+    return (await response.text()).match(/^oncebox_sagas_stuck.*$/gm)
+  }
   await until("the order at its payment", 20_000, async () => {
     const { waitingFor } = await get<Listed>("orchestrator", `/sagas/${id}`)
     return waitingFor?.step === "pay"
   })
   expect(await stuck()).toEqual([])
+  expect(await gauge()).toEqual(['oncebox_sagas_stuck{service="orchestrator"} 0'])
   // as if it had been asked for long: the deadlines of the definition are minutes
   const sql = connect(embedded.owner("sagas"), { name: "test", max: 1 })
   await sql`update sagas set attempt = 4 where id = ${id}`
   await sql.end({ timeout: 1 })
 
   expect(await stuck()).toEqual([id])
+  expect(await gauge()).toEqual(['oncebox_sagas_stuck{service="orchestrator"} 1'])
   expect(await get("orchestrator", `/sagas/${id}`)).toMatchObject({
     state: "RUNNING",
     done: ["create", "reserve"],
@@ -169,11 +137,104 @@ test("a choreographed order that stalls is ended at its deadline, and everything
     const { status, reason } = await get<OrderView>("order", `/orders/${id}`)
     return status === "REJECTED" && reason === "TIMEOUT"
   })
-  expect(await get<Saga>("orchestrator", `/sagas/${id}`)).toMatchObject({ state: "COMPENSATING" })
+  expect(await get<SagaView>("orchestrator", `/sagas/${id}`)).toMatchObject({ state: "COMPENSATING" })
   await Effect.runPromise(embedded.start("payment"))
 
   expect(await ended(id)).toMatchObject({ state: "COMPENSATED", reason: "TIMEOUT" })
   expect(await stockOf("kettle")).toBe(stock)
+})
+
+describe("every message about an order says its style and its definition", () => {
+  const styles = (["orchestration", "choreography"] as const).flatMap((coordination) =>
+    (["place-order", "pay-first"] as const).map((definition) => ({ coordination, definition }))
+  )
+  const of = (productId: string) => ({ userId: "rich", items: [{ productId, quantity: 1 }] })
+  const records = () => topics.flatMap(({ name }) => embedded.broker.records(name))
+  const recordsOf = (id: string) => records().filter(({ key }) => key?.toString() === id)
+  const count = (id: string, type: string) => recordsOf(id).filter(({ headers }) => headers["ce_type"] === type).length
+
+  /** Holds all records about an order against its style. */
+  const expectLabelled = (id: string, style: (typeof styles)[number]): void => {
+    const labels = recordsOf(id).map(({ topic, headers: { ce_type, coordination, definition } }) => ({
+      message: `${topic} ${ce_type}`,
+      coordination,
+      definition
+    }))
+    expect(labels.length).toBeGreaterThan(2)
+    expect(labels).toEqual(labels.map(({ message }) => ({ message, ...style })))
+  }
+
+  test("on every topic; what is about a user names no definition", async () => {
+    const ids = await Promise.all(
+      styles.map(async (style) => {
+        // the last is refused by a call to the outside: nobody takes cards here
+        const placed = await Promise.all([
+          post<OrderView>("order", "/orders", { ...of("kettle"), ...style }),
+          post<OrderView>("orchestrator", "/orders", { ...of("fireworks"), ...style }),
+          post<OrderView>("order", "/orders", { ...of("kettle"), ...style, payment: { method: "card", card: "c" } })
+        ])
+        expect(placed.map(({ reason }) => reason)).toEqual([null, "SHIPMENT_REFUSED", "CARDS_NOT_TAKEN"])
+        for (const { id } of placed) await ended(id)
+        for (const { id } of placed) expectLabelled(id, style)
+        return placed.map(({ id }) => id)
+      })
+    )
+
+    const spoken = new Set(ids.flat().flatMap((id) => recordsOf(id).map(({ topic }) => topic)))
+    const kinds = ["orders", "payments", "products", "shipments"].flatMap((of) => [`${of}-commands`, `${of}-events`])
+    expect([...spoken].sort()).toEqual(kinds)
+    const aboutUsers = records().filter(({ headers }) => /User|Account/.test(String(headers["ce_type"])))
+    expect(aboutUsers.length).toBeGreaterThan(3)
+    expect(aboutUsers.filter(({ headers }) => headers["definition"] !== undefined)).toEqual([])
+  })
+
+  test("also when it is said again, the order is cancelled, or it takes too long", async () => {
+    const sql = (database: string) => connect(embedded.owner(database), { name: "test", max: 1 })
+    const [orders, sagas] = [sql("orders"), sql("sagas")]
+    await Effect.runPromise(embedded.stop("payment"))
+    const open = await Promise.all(
+      styles.flatMap((style) =>
+        (["order", "orchestrator"] as const).map(async (entry) => {
+          const { id } = await post<OrderView>(entry, "/orders", { ...of("kettle"), ...style }, "")
+          return { id, entry, style }
+        })
+      )
+    )
+    for (const { id, style } of open) {
+      // the last that happens before the payment
+      const priced = style.definition === "pay-first" ? "OrderQuotedEvent" : "ProductReservedEvent"
+      const last = style.coordination === "orchestration" ? "ProcessPaymentCommand" : priced
+      await until(`${last} of ${id}`, 20_000, () => count(id, last) === 1)
+    }
+    await until("the orders and their sagas to be moved", 20_000, async () => {
+      const ids = open.map(({ id }) => id)
+      const moved = await Promise.all([
+        orders`update orders set due_at = now() where id in ${orders(ids)} and due_at is not null`,
+        sagas`update sagas set due_at = now(), deadline = now() where id in ${sagas(ids)} and due_at is not null`
+      ])
+      return moved.every((rows) => rows.count === ids.length)
+    })
+    for (const { id, style } of open) {
+      await until(`${id} to be announced again`, 20_000, () => count(id, "OrderCreatedEvent") > 1)
+      if (style.coordination === "orchestration")
+        await until(`${id} to be asked again`, 20_000, () => count(id, "ProcessPaymentCommand") > 1)
+    }
+    for (const { id, entry, style } of open) {
+      if (entry === "order") await post("order", `/orders/${id}/cancel`, undefined, "")
+      else if (style.coordination === "choreography")
+        await sagas`
+          update sagas set started_at = started_at - interval '5 minutes', due_at = now(), deadline = now()
+          where id = ${id}`
+    }
+    for (const { id, entry, style } of open)
+      if (entry === "orchestrator" && style.coordination === "choreography")
+        await until(`${id} to be ended`, 20_000, () => count(id, "CancelOrderCommand") > 0)
+    await Effect.runPromise(embedded.start("payment"))
+    for (const { id } of open) await ended(id)
+    await Promise.all([orders, sagas].map((each) => each.end({ timeout: 1 })))
+
+    for (const { id, style } of open) expectLabelled(id, style)
+  })
 })
 
 describe("lists of orders", () => {

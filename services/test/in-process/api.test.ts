@@ -1,61 +1,28 @@
-/** The services for real, in one process: real Postgres, real HTTP, the in-process broker and the relays. */
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test"
-import { mkdtempSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
-import { Effect, Exit, Redacted, Scope } from "effect"
-import { connect, type ConnectionOptions } from "oncebox"
-import { startEmbedded, type Embedded, type ServiceName } from "../../../stack/embedded.ts"
-import { freePorts } from "../../../stack/ports.ts"
+/** The services' HTTP, for real: what an order, a product and a user look like to a client, whatever goes on meanwhile. */
+import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test"
+import type { ServiceName } from "../../../stack/embedded.ts"
 import { until } from "../../../stack/wait.ts"
 import type { OrderView } from "../../order/contract.ts"
-import { provision, readPasswords } from "../provision.ts"
-import { bodyOf } from "./stand-ins.ts"
+import { bodyOf } from "../../shell/test/stand-ins.ts"
+import type { Database } from "../stack.ts"
+import { useSystem } from "./system.ts"
 
 setDefaultTimeout(60_000)
 
-const dir = mkdtempSync(join(tmpdir(), "oncebox-"))
-const scope = Scope.makeUnsafe()
-let embedded: Embedded
+const { embedded, send, inDatabase } = useSystem()
 
-beforeAll(async () => {
-  embedded = await Effect.runPromise(Scope.provide(startEmbedded({ dir, ports: "free" }), scope))
-  await query(embedded.owner("shipments"), "insert into carrier_refusals values ('anvil', 'too heavy')")
-})
-
-afterAll(async () => {
-  await Effect.runPromise(Scope.close(scope, Exit.void))
-  rmSync(dir, { recursive: true, force: true })
-})
-
-const url = (service: ServiceName, path: string) => `${embedded.urls.get(service)}${path}`
-
-const get = (service: ServiceName, path: string) => fetch(url(service, path), { signal: AbortSignal.timeout(10_000) })
+beforeAll(() => query("shipments", "insert into carrier_refusals values ('anvil', 'too heavy')"))
 
 type Headers = Readonly<Record<string, string>>
-const send = (method: string, service: ServiceName, path: string, body: unknown, headers: Headers = {}) =>
-  fetch(url(service, path), {
-    method,
-    headers: { "Content-Type": "application/json", ...headers },
-    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-    signal: AbortSignal.timeout(40_000)
-  })
+const get = (service: ServiceName, path: string) => send("GET", service, path)
+const post = (service: ServiceName, path: string, body: unknown, headers: Headers = {}) =>
+  send("POST", service, path, { body, headers })
+const put = (service: ServiceName, path: string, body: unknown, headers: Headers = {}) =>
+  send("PUT", service, path, { body, headers })
+const remove = (service: ServiceName, path: string, headers: Headers = {}) => send("DELETE", service, path, { headers })
 
-const post = (service: ServiceName, path: string, body: unknown, headers?: Headers) =>
-  send("POST", service, path, body, headers)
-const put = (service: ServiceName, path: string, body: unknown, headers?: Headers) =>
-  send("PUT", service, path, body, headers)
-const remove = (service: ServiceName, path: string, headers?: Headers) =>
-  send("DELETE", service, path, undefined, headers)
-
-const query = async (options: ConnectionOptions, text: string): Promise<ReadonlyArray<object>> => {
-  const sql = connect(options, { name: "test", max: 1 })
-  try {
-    return [...(await sql.unsafe(text))]
-  } finally {
-    await sql.end({ timeout: 1 })
-  }
-}
+const query = (database: Database, text: string): Promise<ReadonlyArray<object>> =>
+  inDatabase(database, async (sql) => [...(await sql.unsafe(text))])
 
 const newcomer = async (balance: number) => {
   const response = await post("user", "/users", { name: "Ann", email: "ann@example.org", balance })
@@ -214,7 +181,7 @@ describe("a user", () => {
     for (const other of others) expect<unknown>(other).toEqual(deposit)
     expect<unknown>(await bodyOf(await get("user", `/users/${id}/deposits/${deposit?.id}`))).toEqual(deposit)
     const entries = `select kind, amount, balance from ledger where user_id = '${id}' order by position`
-    expect(await query(embedded.owner("payments"), entries)).toEqual([
+    expect(await query("payments", entries)).toEqual([
       { kind: "OPENING", amount: 1_000, balance: 1_000 },
       { kind: "DEPOSIT", amount: 70, balance: 1_070 }
     ])
@@ -227,16 +194,16 @@ describe("a user", () => {
 
     // as if the answer had never come
     const forgotten = `update deposits set status = 'PENDING', due_at = now() where id = '${deposit.id}'`
-    await query(embedded.owner("users"), forgotten)
+    await query("users", forgotten)
     await until("the answer", 10_000, async () => {
       const found = await bodyOf(await get("user", `/users/${id}/deposits/${deposit.id}`))
       return found["status"] === "MADE"
     })
 
     const asked = `select 1 from outbox where type = 'DepositMoneyCommand' and payload ->> 'depositId' = '${deposit.id}'`
-    expect(await query(embedded.owner("users"), asked)).toHaveLength(2)
+    expect(await query("users", asked)).toHaveLength(2)
     const entries = `select 1 from ledger where deposit_id = '${deposit.id}'`
-    expect(await query(embedded.owner("payments"), entries)).toHaveLength(1)
+    expect(await query("payments", entries)).toHaveLength(1)
     expect(await bodyOf(await get("user", `/users/${id}`))).toMatchObject({ balance: 1_070 })
   })
 
@@ -263,45 +230,13 @@ describe("a user", () => {
     expect((await post("user", `/users/${userId}/deposits`, { amount: 1 })).status).toBe(409)
     const closed = `select 1 from accounts where user_id = '${userId}' and closed_at is not null`
     await until("the account's end", 10_000, async () => {
-      return (await query(embedded.owner("payments"), closed)).length === 1
+      return (await query("payments", closed)).length === 1
     })
     const order = { userId, items: [{ productId: "too-late", quantity: 1 }] }
     expect(await bodyOf(await post("order", "/orders", order, { Prefer: "wait=20" }))).toMatchObject({
       status: "REJECTED",
       reason: "ACCOUNT_CLOSED"
     })
-  })
-})
-
-describe("the ledger's own fences", () => {
-  const depositId = "00000000-0000-7000-8000-000000000001"
-  const entry = (position: number, kind: string, orderId: string | null, deposit: string | null) =>
-    `insert into ledger values ('fenced', ${position}, 1, '${kind}', ${quoted(orderId)}, ${quoted(deposit)}, 1, now())`
-  const quoted = (text: string | null) => (text === null ? "null" : `'${text}'`)
-
-  beforeAll(() => query(embedded.owner("payments"), entry(2, "DEPOSIT", null, depositId)))
-  afterAll(() => query(embedded.owner("payments"), "delete from ledger where user_id = 'fenced'"))
-
-  const refused: Readonly<Record<string, readonly [string, string]>> = {
-    "a deposit made twice": [entry(3, "DEPOSIT", null, depositId), "ledger_once_per_deposit"],
-    "a deposit without an id": [entry(3, "DEPOSIT", null, null), "ledger_of_a_deposit"],
-    "a refund with a deposit's id": [entry(3, "REFUND", "o", depositId), "ledger_of_a_deposit"],
-    "a deposit of an order": [entry(3, "DEPOSIT", "o", "another"), "ledger_of_an_order"],
-    "a refund of no order": [entry(3, "REFUND", null, null), "ledger_of_an_order"],
-    "a deposit that takes": [entry(3, "DEPOSIT", null, "another").replace(", 1,", ", -1,"), "ledger_direction"],
-    "a deposit as the opening": [entry(1, "DEPOSIT", null, "another"), "ledger_opens_once"],
-    "an entry of another kind": [entry(3, "GIFT", null, null), "ledger_kind_check"]
-  }
-  for (const [what, [statement, constraint]] of Object.entries(refused)) {
-    test(`refuse ${what}`, async () => {
-      await expect(query(embedded.owner("payments"), statement)).rejects.toThrow(constraint)
-    })
-  }
-
-  test("refuse an account that has no entry and is not closed", async () => {
-    const open = "insert into accounts values ('fenced', 0, 0, 0, now(), null)"
-
-    await expect(query(embedded.owner("payments"), open)).rejects.toThrow("accounts_without_a_ledger_are_closed")
   })
 })
 
@@ -327,7 +262,7 @@ test("a body without an end is refused before it is read to the end", async () =
     pull: (controller) => controller.enqueue(new TextEncoder().encode("x".repeat(1_000)))
   })
 
-  const response = await fetch(url("order", "/orders"), {
+  const response = await fetch(`${embedded.urls.get("order")}/orders`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body,
@@ -336,110 +271,4 @@ test("a body without an end is refused before it is read to the end", async () =
 
   expect(response.status).toBe(413)
   expect(response.headers.get("Content-Type")).toBe("application/problem+json")
-})
-
-describe("provisioning", () => {
-  const as = async (role: string, database: string): Promise<ConnectionOptions> => {
-    const { services } = await Effect.runPromise(readPasswords(join(dir, "secrets")))
-    const password = services.get(role.replace("_service", "")) ?? Redacted.make("")
-    return { ...embedded.owner(database), username: role, password }
-  }
-
-  test("may be done again, by several at once, while services run", async () => {
-    const { host, port } = embedded.owner("orders")
-    const passwords = await Effect.runPromise(readPasswords(join(dir, "secrets")))
-
-    await Promise.all([1, 2, 3].map(() => provision({ host, port, passwords })))
-
-    expect((await get("order", "/health/ready")).status).toBe(200)
-  })
-
-  test("lets a service into its own database only", async () => {
-    expect(await query(await as("orders_service", "orders"), "select 1 as one")).toEqual([{ one: 1 }])
-    for (const other of ["users", "postgres", "template1"]) {
-      await expect(query(await as("orders_service", other), "select 1")).rejects.toThrow("permission denied")
-    }
-  })
-
-  const forbidden = {
-    orders: [
-      "update outbox set topic = 'x'",
-      "delete from outbox",
-      "truncate outbox",
-      "delete from orders",
-      "update orders_history set reason = 'x'",
-      "create table mine (id int)",
-      "drop table orders"
-    ],
-    shipments: ["insert into carrier_refusals values ('x', 'x')", "delete from carrier_refusals"]
-  }
-  for (const [database, statements] of Object.entries(forbidden)) {
-    for (const statement of statements) {
-      test(`refuses the role of ${database}: ${statement}`, async () => {
-        const service = await as(`${database}_service`, database)
-
-        await expect(query(service, statement)).rejects.toThrow(/permission denied|must be owner/)
-      })
-    }
-  }
-})
-
-describe("a service's process", () => {
-  const start = async (change: Readonly<Record<string, string>> = {}) => {
-    const { host, port } = embedded.owner("orders")
-    const [own = 0, admin = 0, nobody = 0] = await freePorts([[], [], []])
-    const child = Bun.spawn([process.execPath, join(import.meta.dir, "../../order/main.ts")], {
-      env: {
-        PATH: process.env["PATH"] ?? "",
-        DATABASE_HOST: host,
-        DATABASE_PORT: String(port),
-        DATABASE_PASSWORD_FILE: join(dir, "secrets", "orders_password"),
-        BROKERS: `127.0.0.1:${nobody}`,
-        PORT: String(own),
-        ADMIN_PORT: String(admin),
-        ...change
-      },
-      stdout: "pipe",
-      stderr: "pipe",
-      timeout: 40_000,
-      killSignal: "SIGKILL"
-    })
-    const live = () => until("the service", 20_000, async () => (await fetch(`http://127.0.0.1:${own}/health/live`)).ok)
-    return { child, own, admin, live }
-  }
-
-  test("ends with 0 when told to, after answering who waits for an outcome", async () => {
-    const { child, own, admin, live } = await start()
-    await live()
-    // there is no broker where it looks for one
-    expect((await fetch(`http://127.0.0.1:${own}/health/ready`)).status).toBe(503)
-    expect(await (await fetch(`http://127.0.0.1:${admin}/metrics`)).text()).toContain('{service="order"}')
-    const order = { userId: "nobody", items: [{ productId: "nothing", quantity: 1 }] }
-    const waiting = fetch(`http://127.0.0.1:${own}/orders`, {
-      method: "POST",
-      headers: { "Content-Type": "application/json", Prefer: "wait=30", "Idempotency-Key": "stopped" },
-      body: JSON.stringify(order)
-    })
-    const stored = "select 1 from idempotency_keys where key = 'stopped'"
-    await until("the order", 10_000, async () => (await query(embedded.owner("orders"), stored)).length === 1)
-
-    const before = performance.now()
-    child.kill("SIGTERM")
-
-    expect((await waiting).status).toBe(202)
-    expect(await child.exited).toBe(0)
-    expect(performance.now() - before).toBeLessThan(10_000)
-  })
-
-  const bad = { DATABASE_PORT: "x", BROKERS: "nowhere", DATABASE_PASSWORD_FILE: "/does/not/exist" }
-  for (const [name, value] of Object.entries(bad)) {
-    test(`does not start with ${name}=${value}, and says so in one line`, async () => {
-      const { child } = await start({ [name]: value })
-
-      const [said, code] = await Promise.all([new Response(child.stderr).text(), child.exited])
-
-      expect(code).toBe(1)
-      expect(said).toMatch(new RegExp(`^order: .*(${name}|/does/not/exist).*\n$`))
-    })
-  }
 })

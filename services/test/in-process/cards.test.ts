@@ -1,66 +1,48 @@
 /** Orders that are paid with a card: the services for real, in one process, and a card processor that fails as it is told. */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test"
-import { mkdtempSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
-import { Effect, Exit, Scope } from "effect"
-import { connect } from "oncebox"
-import { startEmbedded, type Embedded, type ServiceName } from "../../../stack/embedded.ts"
-import { startProcessor, type Processor, type ProcessorControl, type ProcessorEntry } from "../../../stack/processor.ts"
+import { startProcessor, type ProcessorControl, type ProcessorEntry } from "../../../stack/processor.ts"
 import { until } from "../../../stack/wait.ts"
 import type { OrderView } from "../../order/contract.ts"
-import { bodyOf, quietly } from "./stand-ins.ts"
+import { bodyOf, quietly } from "../../shell/test/stand-ins.ts"
+import { useSystem } from "./system.ts"
 
 setDefaultTimeout(60_000)
 // a processor that is down is told of in the log
 quietly()
 
-const dir = mkdtempSync(join(tmpdir(), "oncebox-"))
-const scope = Scope.makeUnsafe()
-let processor: Processor
-let embedded: Embedded
+const processor = startProcessor()
+const { get, post, send, inDatabase, ended: sagaEnded } = useSystem(processor.url)
+afterAll(() => processor.stop())
 
-const call = async <A>(method: string, url: string, body?: unknown, prefer = ""): Promise<A> =>
+const ofProcessor = async <A>(method: "GET" | "PUT", path: string, body?: object): Promise<A> =>
   bodyOf<A>(
-    await fetch(url, {
+    await fetch(`${processor.url}${path}`, {
       method,
-      headers: { "Content-Type": "application/json", ...(prefer === "" ? {} : { Prefer: prefer }) },
+      headers: { "Content-Type": "application/json" },
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-      signal: AbortSignal.timeout(40_000)
+      signal: AbortSignal.timeout(10_000)
     })
   )
-const at = (service: ServiceName, path: string) => `${embedded.urls.get(service)}${path}`
-const control = (change: Partial<ProcessorControl>) => call("PUT", `${processor.url}/control`, change)
+const control = (change: Partial<ProcessorControl>) => ofProcessor("PUT", "/control", change)
 const chargesOf = async (orderId: string) =>
-  (await call<{ items: ReadonlyArray<ProcessorEntry> }>("GET", `${processor.url}/charges`)).items.filter(
+  (await ofProcessor<{ items: ReadonlyArray<ProcessorEntry> }>("GET", "/charges")).items.filter(
     ({ key }) => key === `charge:${orderId}`
   )
 
 beforeAll(async () => {
-  processor = startProcessor()
-  const starting = startEmbedded({ dir, ports: "free", cardProcessorUrl: processor.url })
-  embedded = await Effect.runPromise(Scope.provide(starting, scope))
-  const sql = connect(embedded.owner("shipments"), { name: "test", max: 1 })
-  await sql`insert into carrier_refusals values ('fireworks', 'too dangerous')`
-  await sql.end({ timeout: 1 })
+  await inDatabase("shipments", (sql) => sql`insert into carrier_refusals values ('fireworks', 'too dangerous')`)
   await Promise.all([
-    call("POST", at("user", "/users"), { id: "ann", name: "Ann", email: "ann@example.org", balance: 10 }),
+    post("user", "/users", { id: "ann", name: "Ann", email: "ann@example.org", balance: 10 }),
     ...["kettle", "fireworks"].map((id) =>
-      call("POST", at("product", "/products"), { id, name: id, price: 2_000, quantity: 1_000 })
+      post("product", "/products", { id, name: id, price: 2_000, quantity: 1_000 })
     )
   ])
 })
 
-afterAll(async () => {
-  await Effect.runPromise(Scope.close(scope, Exit.void))
-  await processor.stop()
-  rmSync(dir, { recursive: true, force: true })
-})
-
-const order = (change: object = {}, prefer = "wait=20") =>
-  call<OrderView>(
-    "POST",
-    at("order", "/orders"),
+const order = (change: object = {}, prefer?: string) =>
+  post<OrderView>(
+    "order",
+    "/orders",
     {
       userId: "ann",
       items: [{ productId: "kettle", quantity: 1 }],
@@ -69,16 +51,13 @@ const order = (change: object = {}, prefer = "wait=20") =>
     },
     prefer
   )
-const payment = (id: string) => call<{ status: string; method: string }>("GET", at("payment", `/payments/${id}`))
+const payment = (id: string) => get<{ status: string; method: string }>("payment", `/payments/${id}`)
 const ended = async (id: string): Promise<OrderView> => {
-  await until(`saga ${id}`, 30_000, async () => {
-    const { endedAt } = await call<{ endedAt: string | null }>("GET", at("orchestrator", `/sagas/${id}`))
-    return endedAt !== null
-  })
-  return call<OrderView>("GET", at("order", `/orders/${id}`))
+  await sagaEnded(id)
+  return get<OrderView>("order", `/orders/${id}`)
 }
 const pending = (id: string) => until("the payment", 20_000, async () => (await payment(id)).status === "PENDING")
-const balance = async () => (await call<{ balance: number }>("GET", at("user", "/users/ann"))).balance
+const balance = async () => (await get<{ balance: number }>("user", "/users/ann")).balance
 
 for (const coordination of ["orchestration", "choreography"] as const) {
   const style = { coordination }
@@ -133,7 +112,7 @@ for (const coordination of ["orchestration", "choreography"] as const) {
     await control({ down: true })
     const { id } = await order(style, "")
     await pending(id)
-    await call("POST", at("order", `/orders/${id}/cancel`))
+    await send("POST", "order", `/orders/${id}/cancel`)
     await until("the payment's undoing", 20_000, async () => (await payment(id)).status === "UNDOING")
     expect(await chargesOf(id)).toEqual([])
     await control({ down: false })

@@ -1,0 +1,306 @@
+/**
+ * One participant of a simulation: its database, where its group stands on each partition, and the production pass, with
+ * whatever befalls it.
+ */
+import { Cause, Clock, Effect, Exit } from "effect"
+import type { BrokerRecord } from "../../broker/broker.ts"
+import type { Caller } from "../../calls/caller.ts"
+import { pauseAfter } from "../../calls/caller.ts"
+import { resultInput, withCalls } from "../../calls/results.ts"
+import { readRecord, type Reader } from "../../lanes/decode.ts"
+import { resultOf } from "../../lanes/calls.ts"
+import type { OutboxMessage } from "../../message.ts"
+import type { Input, MessageInput, Outcome, PassEnvironment, RequestInput, UnreadableInput } from "../../pass/inputs.ts"
+import { runDue } from "../../pass/due.ts"
+import { runPass } from "../../pass/pass.ts"
+import { takeAndPostpone } from "../../store/memory-calls.ts"
+import { callsOf, emptyDatabase } from "../../store/memory.ts"
+import { StoreUnavailable, type StoreError, type TakenCall, type Writes } from "../../store/store.ts"
+import { keyOf } from "../../table.ts"
+import type { AnyParticipant, Scenario } from "./scenario.ts"
+import { overlappingLane, storedRow } from "./store.ts"
+import type { Reading, Topics } from "./topics.ts"
+
+/** What becomes of a pass. */
+export type Fate =
+  "commits" | "crashes before its commit" | "crashes after its commit" | "loses the commit's answer" | "is overlapped"
+
+class Crashed extends Error {}
+
+/** What nodes have in common: the time, ids, and who listens. */
+export interface Surroundings {
+  readonly store: NonNullable<Scenario["store"]>
+  readonly clock: Clock.Clock
+  readonly newId: () => string
+  /** Runs something else of this node, between a pass's last look at its rows and its commit. */
+  readonly overlap: (node: Node) => void
+  readonly wrote: (node: Node, table: string, before: object | undefined, after: object) => void
+  readonly decided: (node: Node, record: BrokerRecord) => void
+  readonly sent: (messages: ReadonlyArray<OutboxMessage>) => void
+}
+
+const window = { slotMs: 86_400_000, slots: 30 }
+const mostPerPartition = 50
+
+/** A call that was carried out, and what is known of it. */
+interface Landed {
+  readonly call: TakenCall
+  readonly input: RequestInput
+}
+
+export class Node {
+  readonly database = emptyDatabase()
+  readonly readings: ReadonlyArray<Reading>
+  /** How many of the outbox's messages were published; goes back when they are published again. */
+  published = 0
+  /** Until when nothing of the outbox is published. */
+  stalledUntil = 0
+  /** Records that were passed over, to come later. */
+  readonly late: Array<BrokerRecord> = []
+  private landed: Array<Landed> = []
+  private readonly fates: Array<Fate> = []
+  private readonly deciding: Array<BrokerRecord> = []
+  private readonly environment: Omit<PassEnvironment, "tables" | "calls">
+  private reader: Reader
+  private readonly callsLane = takeAndPostpone(() => callsOf(this.database))
+  readonly name: string
+
+  constructor(
+    private participant: AnyParticipant,
+    private readonly callers: ReadonlyArray<Caller>,
+    topics: Topics,
+    /** Of all builds. */
+    subscribed: ReadonlyArray<string>,
+    private readonly surroundings: Surroundings
+  ) {
+    this.name = participant.name
+    this.reader = readerOf(participant)
+    this.readings = topics.readings(subscribed)
+    this.environment = {
+      consumer: participant.name,
+      window,
+      newId: surroundings.newId,
+      committed: () => {},
+      lane: surroundings.store(
+        overlappingLane(this.database, () => ({
+          begun: () => void this.deciding.splice(0),
+          before: (writes) => this.beforeCommit(writes),
+          after: (writes) => this.afterCommit(writes)
+        })),
+        participant.name
+      )
+    }
+  }
+
+  /** Another build of the participant takes over. */
+  deploy(participant: AnyParticipant): void {
+    this.participant = participant
+    this.reader = readerOf(participant)
+    this.crash()
+  }
+
+  get build(): AnyParticipant {
+    return this.participant
+  }
+
+  /** Ends the process: what was not committed is gone, and so is what it had in hand. */
+  crash(): void {
+    for (const reading of this.readings) reading.position = reading.committed
+    this.landed = []
+  }
+
+  private pass<A>(pass: Effect.Effect<A, StoreError>, fate: Fate): A | "crashed" | "busy" {
+    this.fates.push(fate)
+    const exit = Effect.runSyncExit(Effect.provideService(pass, Clock.Clock, this.surroundings.clock))
+    const left = this.fates.pop()
+    if (Exit.isSuccess(exit)) return exit.value
+    const error = Cause.squash(exit.cause)
+    if (error instanceof Crashed) {
+      this.crash()
+      return "crashed"
+    }
+    if (!(error instanceof StoreUnavailable)) throw error
+    // as a lane does: the same pass is run again, and finds what it did
+    return fate === "loses the commit's answer" && left === "commits" ? this.pass(pass, "commits") : "busy"
+  }
+
+  private beforeCommit({ changes }: Writes): void {
+    const fate = this.fates.at(-1)
+    if (fate === "crashes before its commit") throw new Crashed()
+    if (fate === "is overlapped") {
+      // of what the other pass decides nothing is to be taken for this one's
+      const deciding = this.deciding.splice(0)
+      this.surroundings.overlap(this)
+      this.deciding.splice(0, this.deciding.length, ...deciding)
+    }
+    for (const { table, updates, inserts } of changes) {
+      for (const row of [...updates, ...inserts])
+        this.surroundings.wrote(
+          this,
+          table.name,
+          table.kind === "log" ? undefined : storedRow(this.database, table, row),
+          row
+        )
+    }
+  }
+
+  private afterCommit({ outbox }: Writes): Effect.Effect<void, StoreUnavailable> {
+    for (const record of this.deciding.splice(0)) this.surroundings.decided(this, record)
+    this.surroundings.sent(outbox)
+    const fate = this.fates.at(-1)
+    if (fate === "crashes after its commit") throw new Crashed()
+    if (fate !== "loses the commit's answer") return Effect.void
+    this.fates[this.fates.length - 1] = "commits"
+    return Effect.fail(new StoreUnavailable({ message: "the connection was lost at the commit" }))
+  }
+
+  private runnable(): PassEnvironment {
+    const { tables, calls } = this.participant
+    return { ...this.environment, tables, calls }
+  }
+
+  /** Decides records in one pass. Undefined when nothing came of it, because of a crash or of another transaction. */
+  decide(
+    records: ReadonlyArray<BrokerRecord>,
+    fate: Fate
+  ): ReadonlyArray<readonly [BrokerRecord, Outcome]> | undefined {
+    const read: Array<readonly [BrokerRecord, MessageInput | UnreadableInput]> = []
+    for (const record of records) {
+      const input = readRecord(this.reader, record)
+      if (input._tag !== "skipped") read.push([record, input._tag === "message" ? this.noting(input) : input])
+    }
+    if (read.length === 0) return []
+    const inputs: ReadonlyArray<Input> = read.map(([, input]) => input)
+    const outcomes = this.pass(runPass(this.runnable(), inputs), fate)
+    if (typeof outcomes === "string") return undefined
+    return outcomes.map((outcome, index) => [read[index]?.[0] as BrokerRecord, outcome])
+  }
+
+  private noting(input: MessageInput): MessageInput {
+    const { handler, record } = input
+    return {
+      ...input,
+      handler: {
+        ...handler,
+        decide: (...given) => {
+          this.deciding.push(record)
+          return handler.decide(...given)
+        }
+      }
+    }
+  }
+
+  request(input: RequestInput, fate: Fate): Outcome | undefined {
+    const outcomes = this.pass(runPass(this.runnable(), [input]), fate)
+    return typeof outcomes === "string" ? undefined : outcomes[0]
+  }
+
+  /** Decides what is due. Answers how many rows were, and what was wrong with them. */
+  fire(fate: Fate): { readonly decided: number; readonly failed: ReadonlyArray<string> } {
+    const failed: Array<string> = []
+    let decided = 0
+    for (const [name, handler] of this.participant.timers) {
+      const table = this.participant.tables[name]
+      if (table === undefined) continue
+      const result = this.pass(runDue(this.runnable(), { _tag: "due", table, handler, limit: 50 }, new Set()), fate)
+      if (typeof result === "string") continue
+      decided += result.decided
+      failed.push(...result.failed.map(({ key, detail }) => `due ${name} ${key}: ${detail}`))
+    }
+    return { decided, failed }
+  }
+
+  /** When the next row or call falls due. */
+  nextDue(): number | undefined {
+    let next: number | undefined
+    for (const name of [...this.participant.timers.keys(), "calls"]) {
+      const table = this.participant.tables[name]?.name ?? name
+      for (const row of this.database.tables.get(table)?.values() ?? []) {
+        if (!("due_at" in row) || !(row.due_at instanceof Date)) continue
+        const due = row.due_at.getTime()
+        if (next === undefined || due < next) next = due
+      }
+    }
+    return next
+  }
+
+  get calls(): boolean {
+    return this.callers.length > 0
+  }
+
+  /** Takes calls that are due and carries them out; `trouble` says what of. Their results wait to be settled. */
+  carryOut(trouble: () => "none" | "before" | "after"): number {
+    let taken = 0
+    for (const caller of this.callers) {
+      const calls = this.sync(this.callsLane.take(caller.call.kind, caller.concurrency, caller.leaseMs))
+      for (const call of calls) {
+        taken++
+        const input = this.carry(caller, call, trouble())
+        if (input !== undefined) this.landed.push({ call, input })
+        else {
+          const afterMs = pauseAfter(caller, call.id, call.attempt)
+          this.sync(
+            this.callsLane.postpone([{ id: call.id, attempt: call.attempt, afterMs, error: "trouble", result: null }])
+          )
+        }
+      }
+    }
+    return taken
+  }
+
+  private carry(caller: Caller, call: TakenCall, trouble: "none" | "before" | "after"): RequestInput | undefined {
+    if (trouble === "before") return undefined
+    const { key, id, attempt } = call
+    const request = caller.call.request
+    const carried = caller.carry(call.request as typeof request.Type, {
+      key,
+      idempotencyKey: id,
+      attempt,
+      signal: new AbortController().signal
+    })
+    if (!Effect.isEffect(carried)) throw new Error(`the model of ${call.kind} must answer with an Effect`)
+    const exit = Effect.runSyncExit(carried)
+    if (trouble === "after" || Exit.isFailure(exit)) return undefined
+    const result = resultOf(caller, call, exit.value)
+    return resultInput(this.participant as never, call, result, this.surroundings.newId())
+  }
+
+  /** Decides the results that are known. Answers how many. */
+  settle(fate: Fate): number {
+    const landed = this.landed
+    if (landed.length === 0) return 0
+    const environment = { ...this.runnable(), tables: withCalls(this.participant.tables) }
+    const outcomes = this.pass(
+      runPass(
+        environment,
+        landed.map(({ input }) => input)
+      ),
+      fate
+    )
+    if (typeof outcomes === "string") return 0
+    this.landed = []
+    for (const outcome of outcomes) if (outcome._tag === "failed") throw new Error(outcome.message)
+    return landed.length
+  }
+
+  private sync<A>(effect: Effect.Effect<A, StoreError>): A {
+    return Effect.runSync(Effect.provideService(effect, Clock.Clock, this.surroundings.clock))
+  }
+
+  given(table: string, rows: ReadonlyArray<object>): void {
+    const known = this.participant.tables[table]
+    if (known === undefined) throw new Error(`${this.name} has no table ${table}`)
+    const decoded = rows.map((row) => known.decode(row))
+    if (known.kind === "log") this.database.logs.set(known.name, decoded)
+    else this.database.tables.set(known.name, new Map(decoded.map((row) => [keyOf(known, row), row])))
+  }
+}
+
+const readerOf = ({ topics, messages }: AnyParticipant): Reader => ({
+  topics: new Map(topics.map((topic) => [topic.name, topic])),
+  handlers: messages
+})
+
+/** The next records of a partition. */
+export const pendingOf = ({ log, position }: Reading, most = mostPerPartition): ReadonlyArray<BrokerRecord> =>
+  position >= log.length ? [] : log.slice(position, position + most)
