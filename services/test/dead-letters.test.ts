@@ -97,7 +97,7 @@ onStack("45 poisoned messages among 2,000 orders are parked, redriven once repai
 
   try {
     // one after the other, so that at no time most of what a service gets is poison
-    const { placed, done, reached } = placeAll(stack, plan.orders, 32)
+    const { placed, done, reached } = placeAll(stack, plan.orders, 64)
     for (const [n, { record }] of poison.entries()) {
       await reached(((n + 1) * orderCount) / (poisonCount + 5))
       await stack.tape.produce([record])
