@@ -25,12 +25,16 @@ export const askFor = (rows: Rows, asked: ReadonlyArray<NewCall>, now: Date): vo
   }
 }
 
+const isDue = (row: object, now: number): boolean =>
+  "due_at" in row && row.due_at instanceof Date && row.due_at.getTime() <= now
+
 export const takeAndPostpone = (rows: () => Rows): Pick<CallsLane, "take" | "postpone"> => ({
   take: (kind, limit, leaseMs) =>
     Effect.map(Clock.currentTimeMillis, (now) => {
       const due = [...rows().values()]
+        .filter((row) => isDue(row, now))
         .map((row) => calls.decode(row))
-        .filter((row) => row.kind === kind && row.due_at !== null && row.due_at.getTime() <= now)
+        .filter((row) => row.kind === kind)
         .toSorted((a, b) => (a.due_at?.getTime() ?? 0) - (b.due_at?.getTime() ?? 0))
         .slice(0, limit)
       return due.map((row) => {

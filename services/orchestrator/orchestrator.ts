@@ -1,17 +1,25 @@
 /** The orchestrator: runs the saga of every order, and watches those that are choreographed. */
 import { Schema } from "effect"
-import { Orchestrator, Request, Saga, type SagaDefinition, type SagaRow } from "oncebox"
+import {
+  Orchestrator,
+  Request,
+  Saga,
+  type Participant,
+  type SagaDefinition,
+  type SagaRow,
+  type SagaTables
+} from "oncebox"
 import { OrderCreatedEvent, OrderView, type OrderStatus } from "../order/contract.ts"
 import { DefinitionName } from "../shell/bounds.ts"
-import { ordered, OrderRequest, type OrderData } from "../shell/order-context.ts"
-import { definitions, payFirst, placeOrder } from "./definitions.ts"
+import { OrderData, ordered, OrderRequest } from "../shell/order-context.ts"
+import { definitions } from "./definitions.ts"
 
 export const StartOrder = Request.make("StartOrder", {
   payload: OrderRequest.fields,
   reply: OrderView
 })
 
-const startedByOrder = (definition: typeof placeOrder) =>
+const startedByOrder = (definition: SagaDefinition<OrderData>) =>
   Saga.startedBy({
     on: OrderCreatedEvent,
     when: (order) => order.definition === definition.name,
@@ -20,27 +28,35 @@ const startedByOrder = (definition: typeof placeOrder) =>
     data: ordered
   })
 
-export const orchestrator = Orchestrator.make("orchestrator", [placeOrder, payFirst], {
-  starts: [startedByOrder(placeOrder), startedByOrder(payFirst)]
-}).answers(StartOrder, {
-  touches: { sagas: ({ orderId }) => [orderId] },
-  decide: ({ sagas }, { orderId, coordination, definition, ...order }, context) => {
-    const earlier = sagas.get(orderId)
-    if (earlier !== undefined) return { reply: orderView(earlier) }
-    const data = ordered(order)
-    const reply = orderView({
-      id: orderId,
-      definition,
-      version: definitions[definition].version,
-      state: "RUNNING",
-      data,
-      reason: null,
-      coordination,
-      started_at: context.now
-    })
-    return { ...Saga.start(definitions[definition], orderId, data, { ...context, coordination }), reply }
-  }
-})
+/** An orchestrator whose new sagas run on these definitions; those in flight may run on others, too. */
+export const orchestratorOf = (
+  current: typeof definitions,
+  others: ReadonlyArray<SagaDefinition<OrderData>> = []
+): Participant<SagaTables> =>
+  Orchestrator.make("orchestrator", [...Object.values(current), ...others], {
+    starts: Object.values(current).map(startedByOrder)
+  }).answers(StartOrder, {
+    touches: { sagas: ({ orderId }) => [orderId] },
+    decide: ({ sagas }, { orderId, coordination, definition, ...order }, context) => {
+      const earlier = sagas.get(orderId)
+      if (earlier !== undefined) return { reply: orderView(earlier) }
+      const data = ordered(order)
+      const started = {
+        id: orderId,
+        definition,
+        state: "RUNNING",
+        data,
+        reason: null,
+        started_at: context.now
+      } as const
+      return {
+        ...Saga.start(current[definition], orderId, data, { ...context, coordination }),
+        reply: orderView({ ...started, coordination })
+      }
+    }
+  })
+
+export const orchestrator = orchestratorOf(definitions)
 
 const definitionName = Schema.decodeUnknownSync(DefinitionName)
 
@@ -61,12 +77,14 @@ const statusOf: Readonly<Record<SagaRow["state"], OrderStatus>> = {
   COMPENSATED: "REJECTED"
 }
 
+// all versions of all definitions know the same of an order
+const orderData = Schema.decodeUnknownSync(OrderData)
+
 /** An order as HTTP shows it, by what its saga knows of it. */
 export const orderView = (
-  saga: Pick<SagaRow, "id" | "definition" | "version" | "state" | "data" | "reason" | "coordination" | "started_at">
+  saga: Pick<SagaRow, "id" | "definition" | "state" | "data" | "reason" | "coordination" | "started_at">
 ): OrderView => {
-  const definition = definitionName(saga.definition)
-  const { userId, items, payment, lines, total } = definitionOf(saga).decode(saga.data)
+  const { userId, items, payment, lines, total } = orderData(saga.data)
   return {
     id: saga.id,
     sagaId: saga.id,
@@ -77,7 +95,7 @@ export const orderView = (
     status: statusOf[saga.state],
     reason: saga.reason,
     coordination: saga.coordination,
-    definition,
+    definition: definitionName(saga.definition),
     createdAt: saga.started_at.toISOString()
   }
 }

@@ -20,6 +20,8 @@ export interface Reach {
   readonly lost: Set<string>
   /** Records that a participant does not get in their turn. */
   readonly passedOver: WeakSet<BrokerRecord>
+  /** How far deploying has come, by participant. */
+  readonly newestBuild: Map<string, number>
   readonly note: (node: Node, text: string) => void
 }
 
@@ -151,12 +153,19 @@ export const faults = {
     reach.note(node, `meets a ${header(record, "ce_type")} that is cut short`)
     return true
   },
-  /** Another build of the participant takes over, or the earlier one again. */
-  deploy: (reach, node) => {
+  /** The next build of the participant takes over, or a replica of the one before it is still there. */
+  deploy: (reach) => {
     const { participants, laterBuilds = [] } = reach.scenario
+    const changing = reach.nodes.filter(({ name }) => laterBuilds.some((build) => build.name === name))
+    if (changing.length === 0) return false
+    const node = pickOne(reach.choices, changing)
     const builds = [...participants, ...laterBuilds].filter(({ name }) => name === node.name)
-    const next: AnyParticipant | undefined = builds[(builds.indexOf(node.build) + 1) % builds.length]
-    if (next === undefined || next === node.build) return false
+    const newest = reach.newestBuild.get(node.name) ?? 0
+    const at = builds.indexOf(node.build)
+    const to = at < newest ? newest : reach.choices.pick(2) === 0 ? at + 1 : at - 1
+    const next: AnyParticipant | undefined = builds[to]
+    if (next === undefined) return false
+    reach.newestBuild.set(node.name, Math.max(newest, to))
     node.deploy(next)
     reach.note(node, "is deployed anew")
     return true
@@ -166,8 +175,8 @@ export const faults = {
 export type FaultName = keyof typeof faults
 export const faultNames = Object.keys(faults) as ReadonlyArray<FaultName>
 
-/** How often each befalls the system, beside the others. */
+/** How often each befalls the system, beside the others: more often what needs to meet something else to do harm. */
 export const faultWeights: ReadonlyArray<readonly [weight: number, FaultName]> = faultNames.map((name) => [
-  name === "ask again" || name === "late" ? 4 : 1,
+  name === "ask again" || name === "late" ? 4 : name === "deploy" ? 2 : 1,
   name
 ])

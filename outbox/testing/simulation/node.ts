@@ -29,6 +29,8 @@ class Crashed extends Error {}
 
 /** What nodes have in common: the time, ids, and who listens. */
 export interface Surroundings {
+  /** Messages that somebody has read already. */
+  readonly readings: WeakMap<BrokerRecord, MessageInput>
   readonly store: NonNullable<Scenario["store"]>
   readonly clock: Clock.Clock
   readonly newId: () => string
@@ -61,23 +63,25 @@ export class Node {
   private readonly fates: Array<Fate> = []
   private readonly deciding: Array<BrokerRecord> = []
   private readonly environment: Omit<PassEnvironment, "tables" | "calls">
+  private participant: AnyParticipant
   private reader: Reader
   private readonly callsLane = takeAndPostpone(() => callsOf(this.database))
   readonly name: string
 
   constructor(
-    private participant: AnyParticipant,
+    public build: AnyParticipant,
     private readonly callers: ReadonlyArray<Caller>,
     topics: Topics,
     /** Of all builds. */
     subscribed: ReadonlyArray<string>,
     private readonly surroundings: Surroundings
   ) {
-    this.name = participant.name
-    this.reader = readerOf(participant)
+    this.name = build.name
+    this.participant = remembering(build)
+    this.reader = readerOf(build)
     this.readings = topics.readings(subscribed)
     this.environment = {
-      consumer: participant.name,
+      consumer: build.name,
       window,
       newId: surroundings.newId,
       committed: () => {},
@@ -87,20 +91,17 @@ export class Node {
           before: (writes) => this.beforeCommit(writes),
           after: (writes) => this.afterCommit(writes)
         })),
-        participant.name
+        build.name
       )
     }
   }
 
   /** Another build of the participant takes over. */
   deploy(participant: AnyParticipant): void {
-    this.participant = participant
+    this.build = participant
+    this.participant = remembering(participant)
     this.reader = readerOf(participant)
     this.crash()
-  }
-
-  get build(): AnyParticipant {
-    return this.participant
   }
 
   /** Ends the process: what was not committed is gone, and so is what it had in hand. */
@@ -166,7 +167,7 @@ export class Node {
   ): ReadonlyArray<readonly [BrokerRecord, Outcome]> | undefined {
     const read: Array<readonly [BrokerRecord, MessageInput | UnreadableInput]> = []
     for (const record of records) {
-      const input = readRecord(this.reader, record)
+      const input = this.read(record)
       if (input._tag !== "skipped") read.push([record, input._tag === "message" ? this.noting(input) : input])
     }
     if (read.length === 0) return []
@@ -174,6 +175,21 @@ export class Node {
     const outcomes = this.pass(runPass(this.runnable(), inputs), fate)
     if (typeof outcomes === "string") return undefined
     return outcomes.map((outcome, index) => [read[index]?.[0] as BrokerRecord, outcome])
+  }
+
+  /** A record's payload is the same for everybody who handles its type: it is decoded once. */
+  private read(record: BrokerRecord): ReturnType<typeof readRecord> {
+    const type = String(record.headers["ce_type"])
+    const contract = this.reader.topics.get(record.topic)?.catalogue.get(type)
+    const handler = contract && this.reader.handlers.get(contract)
+    const known = this.surroundings.readings.get(record)
+    if (handler === undefined || known === undefined) {
+      const read = readRecord(this.reader, record)
+      if (read._tag === "message") this.surroundings.readings.set(record, read)
+      return read
+    }
+    const isOurs = handler.coordination === undefined || handler.coordination === known.envelope.coordination
+    return isOurs ? { ...known, handler } : { _tag: "skipped", known: true }
   }
 
   private noting(input: MessageInput): MessageInput {
@@ -190,9 +206,10 @@ export class Node {
     }
   }
 
-  request(input: RequestInput, fate: Fate): Outcome | undefined {
-    const outcomes = this.pass(runPass(this.runnable(), [input]), fate)
-    return typeof outcomes === "string" ? undefined : outcomes[0]
+  /** Decides requests in one pass. Undefined when nobody was answered. */
+  request(inputs: ReadonlyArray<RequestInput>, fate: Fate): ReadonlyArray<Outcome> | undefined {
+    const outcomes = this.pass(runPass(this.runnable(), inputs), fate)
+    return typeof outcomes === "string" ? undefined : outcomes
   }
 
   /** Decides what is due. Answers how many rows were, and what was wrong with them. */
@@ -201,7 +218,7 @@ export class Node {
     let decided = 0
     for (const [name, handler] of this.participant.timers) {
       const table = this.participant.tables[name]
-      if (table === undefined) continue
+      if (table === undefined || !this.isDue(table.name)) continue
       const result = this.pass(runDue(this.runnable(), { _tag: "due", table, handler, limit: 50 }, new Set()), fate)
       if (typeof result === "string") continue
       decided += result.decided
@@ -210,18 +227,21 @@ export class Node {
     return { decided, failed }
   }
 
-  /** When the next row or call falls due. */
-  nextDue(): number | undefined {
-    let next: number | undefined
-    for (const name of [...this.participant.timers.keys(), "calls"]) {
-      const table = this.participant.tables[name]?.name ?? name
-      for (const row of this.database.tables.get(table)?.values() ?? []) {
-        if (!("due_at" in row) || !(row.due_at instanceof Date)) continue
-        const due = row.due_at.getTime()
-        if (next === undefined || due < next) next = due
-      }
-    }
+  private isDue(table: string): boolean {
+    return this.earliest(table) <= this.surroundings.clock.currentTimeMillisUnsafe()
+  }
+
+  private earliest(table: string): number {
+    let next = Number.POSITIVE_INFINITY
+    for (const row of this.database.tables.get(table)?.values() ?? [])
+      if ("due_at" in row && row.due_at instanceof Date) next = Math.min(next, row.due_at.getTime())
     return next
+  }
+
+  /** When the next row or call falls due; infinity when none will. */
+  nextDue(): number {
+    const tables = [...this.participant.timers.keys()].map((name) => this.participant.tables[name]?.name ?? name)
+    return Math.min(...[...tables, "calls"].map((table) => this.earliest(table)))
   }
 
   get calls(): boolean {
@@ -295,6 +315,23 @@ export class Node {
     else this.database.tables.set(known.name, new Map(decoded.map((row) => [keyOf(known, row), row])))
   }
 }
+
+/** Rows that were decoded once stay so: the memory store gives back the very rows that were put. */
+const remembering = (participant: AnyParticipant): AnyParticipant => ({
+  ...participant,
+  tables: Object.fromEntries(
+    Object.entries(participant.tables).map(([name, table]) => {
+      const decoded = new WeakSet<object>()
+      const decode = (row: unknown): object => {
+        if (typeof row === "object" && row !== null && decoded.has(row)) return row
+        const found = table.decode(row)
+        decoded.add(found)
+        return found
+      }
+      return [name, { ...table, decode }]
+    })
+  )
+})
 
 const readerOf = ({ topics, messages }: AnyParticipant): Reader => ({
   topics: new Map(topics.map((topic) => [topic.name, topic])),

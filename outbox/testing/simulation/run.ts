@@ -7,7 +7,7 @@ import type { BrokerRecord } from "../../broker/broker.ts"
 import { recordOf } from "../../delivery/relay.ts"
 import { requestInput } from "../../lanes/requests.ts"
 import type { OutboxMessage } from "../../message.ts"
-import type { Outcome } from "../../pass/inputs.ts"
+import type { MessageInput, Outcome, RequestInput } from "../../pass/inputs.ts"
 import { pickBy, pickOne, type Choices } from "./choices.ts"
 import { faults, faultWeights, lostTo, type FaultName, type Reach } from "./faults.ts"
 import { Node, pendingOf, type Fate } from "./node.ts"
@@ -59,14 +59,15 @@ export class Run {
   private requests: Array<ClientRequest>
   private readonly replies = new Map<string, unknown>()
   private readonly sent: Array<OutboxMessage> = []
+  private readonly readings = new WeakMap<BrokerRecord, MessageInput>()
   private readonly decided = new Set<string>()
   private readonly newest = new Map<string, bigint>()
   private readonly trace: Trace
   private readonly reach: Reach
   /** Partitions whose records are being decided. */
   private inHand: ReadonlyArray<Reading> = []
-  /** The request that is being decided. */
-  private sending: ClientRequest | undefined
+  /** The requests that are being decided. */
+  private sending: ReadonlyArray<ClientRequest> = []
   private healed = false
 
   constructor(
@@ -89,6 +90,7 @@ export class Run {
       poisoned: new Set(),
       lost: new Set(),
       passedOver: new WeakSet(),
+      newestBuild: new Map(),
       note: (node, text) => this.trace.note(node.name, node.name, text)
     }
   }
@@ -103,6 +105,8 @@ export class Run {
         this.drain()
       }
       if (this.wrong.length === 0) this.check()
+      if (this.wrong.length === 0)
+        for (const [what, times] of Object.entries(this.plan.seen?.(this.quiet()) ?? {})) this.count(what, times)
     } catch (error) {
       this.wrong.push(error instanceof Error ? (error.stack ?? error.message) : String(error))
     }
@@ -132,6 +136,7 @@ export class Run {
       const subscribed = [...new Set(builds.flatMap(({ topics }) => topics.map(({ name }) => name)))]
       const node = new Node(participant, this.plan.callers?.[participant.name] ?? [], this.topics, subscribed, {
         store: this.scenario.store ?? ((lane) => lane),
+        readings: this.readings,
         clock,
         newId: this.newId,
         overlap: (overlapped) => this.overlap(overlapped),
@@ -272,8 +277,9 @@ export class Run {
 
   /** Something else of the same participant, while a pass of it stands before its commit. */
   private overlap(node: Node): void {
-    const kind = this.choices.pick(this.sending?.to === node.name ? 4 : 3)
-    if (kind === 3 && this.sending !== undefined) this.send(this.sending, "commits")
+    const kind = this.choices.pick(this.sending[0]?.to === node.name ? 4 : 3)
+    // to another replica of it, by clients in doubt
+    if (kind === 3) this.send(this.sending, "commits")
     else if (kind === 0)
       this.deliver(
         node,
@@ -284,42 +290,57 @@ export class Run {
     else node.settle("commits")
   }
 
+  /** Some clients of one participant ask, in one pass. */
   private request(): void {
-    const index = this.choices.pick(this.requests.length)
-    const [request] = this.requests.splice(index, 1)
-    if (request === undefined) return
-    this.send(request, this.fate())
-    // a client that is in doubt asks again
-    if (this.choices.pick(5) === 1) this.send(request, this.fate())
-    if (!this.replies.has(request.idempotencyKey)) return void this.requests.push(request)
-    this.requests.push(...(request.answered?.(this.replies.get(request.idempotencyKey), this.choices) ?? []))
+    const { to } = this.requests[this.choices.pick(this.requests.length)] ?? {}
+    const most = this.healed ? this.requests.length : 1 + this.choices.pick(4)
+    const asking = this.requests.filter((request) => request.to === to).slice(0, most)
+    this.requests = this.requests.filter((request) => !asking.includes(request))
+    this.send(asking, this.fate())
+    // clients that are in doubt ask again
+    if (this.choices.pick(5) === 1) this.send(asking, this.fate())
+    for (const request of asking) {
+      const { idempotencyKey: key, answered } = request
+      if (!this.replies.has(key)) this.requests.push(request)
+      else this.requests.push(...(answered?.(this.replies.get(key), this.choices) ?? []))
+    }
   }
 
-  private send(sent: ClientRequest, fate: Fate): void {
-    const { to, request, payload, idempotencyKey, fingerprint, coordination, definition } = sent
-    const node = this.nodes.find(({ name }) => name === to)
-    const entry = node?.build.requests.get(request.type)
-    if (node === undefined || entry === undefined) throw new Error(`nobody called ${to} answers ${request.type}`)
-    const options = {
+  private send(asking: ReadonlyArray<ClientRequest>, fate: Fate): void {
+    const node = this.nodes.find(({ name }) => name === asking[0]?.to)
+    if (node === undefined) throw new Error(`there is no participant ${asking[0]?.to}`)
+    const before = this.sending
+    this.sending = asking
+    const outcomes = node.request(
+      asking.map((request) => this.inputOf(node, request)),
+      fate
+    )
+    this.sending = before
+    asking.forEach((request, index) => this.answered(request, outcomes?.[index]))
+  }
+
+  private inputOf({ build }: Node, asked: ClientRequest): RequestInput {
+    const { request, payload, idempotencyKey, fingerprint, coordination, definition } = asked
+    const entry = build.requests.get(request.type)
+    if (entry === undefined) throw new Error(`${build.name} answers no ${request.type}`)
+    return requestInput(entry, payload(this.newId), this.newId(), {
       idempotencyKey,
       fingerprint,
       ...(coordination === undefined ? {} : { coordination }),
       ...(definition === undefined ? {} : { definition })
-    }
-    const input = requestInput(entry, payload(this.newId), this.newId(), options)
-    const before = this.sending
-    this.sending = sent
-    const outcome = node.request(input, fate)
-    this.sending = before
+    })
+  }
+
+  private answered({ to, request, idempotencyKey: key }: ClientRequest, outcome: Outcome | undefined): void {
     const said = outcome === undefined ? " (not answered)" : ""
-    this.trace.note("client", to, `${request.type} ${idempotencyKey}${said}`, `${JSON.stringify(outcome)} `)
+    this.trace.note("client", to, `${request.type} ${key}${said}`, `${JSON.stringify(outcome)} `)
     if (outcome === undefined) return
     this.count("requests")
-    if (outcome._tag !== "done") return void this.wrong.push(`${to} answered ${idempotencyKey} with ${outcome._tag}`)
+    if (outcome._tag !== "done") return void this.wrong.push(`${to} answered ${key} with ${outcome._tag}`)
     const reply = JSON.stringify(outcome.reply)
-    if (this.replies.has(idempotencyKey) && JSON.stringify(this.replies.get(idempotencyKey)) !== reply)
-      this.wrong.push(`${to} answered ${idempotencyKey} in two ways: ${reply}`)
-    this.replies.set(idempotencyKey, outcome.reply)
+    if (this.replies.has(key) && JSON.stringify(this.replies.get(key)) !== reply)
+      this.wrong.push(`${to} answered ${key} in two ways: ${reply}`)
+    this.replies.set(key, outcome.reply)
   }
 
   /** No faults any more: everything is delivered, and time passes until nothing waits. */
@@ -332,8 +353,7 @@ export class Run {
       this.now += 1
       while (this.requests.length > 0) this.request()
       if (this.moves()) continue
-      const due = this.nodes.map((node) => node.nextDue() ?? Number.POSITIVE_INFINITY)
-      const next = Math.min(...due)
+      const next = Math.min(...this.nodes.map((node) => node.nextDue()))
       if (next === Number.POSITIVE_INFINITY) return
       this.now = Math.max(this.now, next)
       for (const node of this.nodes) if (this.fire(node, "commits")) this.count("due rows after healing")

@@ -38,11 +38,16 @@ export interface Plan {
   readonly callers?: Readonly<Record<string, ReadonlyArray<Caller>>>
   /** What must hold when all is quiet: what is wrong, or nothing. */
   readonly holds: (end: Quiet) => ReadonlyArray<string>
+  /** How often each thing is found at the end that must be met now and then, or the simulation shows nothing. */
+  readonly seen?: (end: Quiet) => Readonly<Record<string, number>>
 }
 
 export interface Scenario {
   readonly participants: ReadonlyArray<AnyParticipant>
-  /** Later builds of some of them: each takes over at some moment, and the earlier build comes back at another. */
+  /**
+   * Later builds of some of them, in their order. Each takes over at some moment, while a replica of the one before it may
+   * still be there.
+   */
   readonly laterBuilds?: ReadonlyArray<AnyParticipant>
   /** What is asked for in one run. */
   readonly plan: (choices: Choices) => Plan

@@ -9,9 +9,11 @@ import { shrunk } from "./shrink.ts"
 import { sequenceDiagram } from "./trace.ts"
 
 export interface SimulationOptions extends Partial<Omit<RunLimits, "trace">> {
-  /** The first run's seed; the next run's is one more. */
+  /** The first run's seed. */
   readonly seed: number
   readonly runs: number
+  /** The next run's seed is so much more: 1 unless several processes share the seeds. */
+  readonly every?: number
 }
 
 /** A run in which something did not hold. */
@@ -42,25 +44,24 @@ const usual: RunLimits = { stepsPerRequest: 12, faultPercent: 8, without: [], tr
 
 /** Plays runs of a scenario until one fails. */
 export const simulate = (scenario: Scenario, options: SimulationOptions): Simulated => {
-  const limits: RunLimits = { ...usual, ...options, trace: false }
-  const counts = new Map<string, number>()
+  const { seed: first, runs: most, every = 1, ...rest } = options
+  const limits: RunLimits = { ...usual, ...rest }
+  const counts: Record<string, number> = {}
   let digest = 0n
   let elapsedMs = 0
-  for (let run = 0; run < options.runs; run++) {
-    const seed = options.seed + run
+  let failure: Failure | undefined
+  let runs = 0
+  for (; runs < most && failure === undefined; runs++) {
+    const seed = first + runs * every
     const choices = seeded(seed)
     const end = new Run(scenario, choices, limits).play()
-    for (const [what, times] of Object.entries(end.counts)) counts.set(what, (counts.get(what) ?? 0) + times)
-    digest = Bun.hash.wyhash(end.digest, digest)
+    for (const [what, times] of Object.entries(end.counts)) counts[what] = (counts[what] ?? 0) + times
+    // runs may be shared out: what they come to together does not depend on how
+    digest ^= Bun.hash.wyhash(`${seed} ${end.digest}`)
     elapsedMs += end.elapsedMs
-    if (end.wrong.length > 0) return result(run + 1, failureOf(scenario, limits, seed, end, choices.taken))
+    if (end.wrong.length > 0) failure = failureOf(scenario, limits, seed, end, choices.taken)
   }
-  return result(options.runs, undefined)
-
-  function result(runs: number, failure: Failure | undefined): Simulated {
-    const sorted = Object.fromEntries([...counts].toSorted(([a], [b]) => (a < b ? -1 : 1)))
-    return { runs, counts: sorted, digest: digest.toString(16).padStart(16, "0"), elapsedMs, failure }
-  }
+  return { runs, counts, digest: digest.toString(16).padStart(16, "0"), elapsedMs, failure }
 }
 
 /** One run of given choices, with its trace: the way to look at a failure. */

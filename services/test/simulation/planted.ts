@@ -5,7 +5,7 @@ import type { Scenario } from "oncebox/testing"
 import type { Caller } from "../../../outbox/calls/caller.ts"
 import type { AnyContract } from "../../../outbox/message.ts"
 import type { AnyHandler } from "../../../outbox/participant.ts"
-import type { StoreLane, Transaction, Writes } from "../../../outbox/store/store.ts"
+import type { StoreLane, Transaction } from "../../../outbox/store/store.ts"
 import { keyOf, WorkingSet } from "../../../outbox/table.ts"
 import { Node } from "../../../outbox/testing/simulation/node.ts"
 import type { AnyParticipant } from "../../../outbox/testing/simulation/scenario.ts"
@@ -121,18 +121,33 @@ const skippingInFlight: Wrap = (handler, participant) => ({
   }
 })
 
-const asInserted = (writes: Writes, stored: (table: string, key: string) => boolean): Writes => ({
-  ...writes,
-  changes: writes.changes.map((change) => {
-    if (change.table.kind === "log") return change
-    const isThere = (row: object): boolean => stored(change.table.name, keyOf(change.table, row))
-    return {
-      ...change,
-      inserts: change.inserts.filter((row) => !isThere(row)),
-      updates: [...change.updates, ...change.inserts.filter(isThere)]
-    }
-  })
-})
+/** Rows that somebody else inserted meanwhile are updated. */
+const upserting =
+  (transaction: Transaction): Transaction["commit"] =>
+  (writes) =>
+    transaction.commit(writes).pipe(
+      Effect.catchTag("KeyTaken", () => {
+        const loads = writes.changes.flatMap(({ table, inserts }) =>
+          table.kind === "log" ? [] : [{ table, keys: inserts.map((row) => keyOf(table, row)) }]
+        )
+        return Effect.flatMap(transaction.load(loads), (found) => {
+          const there = new Set(
+            loads.flatMap(({ table }, n) => (found[n] ?? []).map((row) => `${table.name} ${keyOf(table, row)}`))
+          )
+          const changes = writes.changes.map((change) => {
+            const taken = (row: object): boolean => there.has(`${change.table.name} ${keyOf(change.table, row)}`)
+            return change.table.kind === "log"
+              ? change
+              : {
+                  ...change,
+                  inserts: change.inserts.filter((row) => !taken(row)),
+                  updates: [...change.updates, ...change.inserts.filter(taken)]
+                }
+          })
+          return transaction.commit({ ...writes, changes })
+        })
+      })
+    )
 
 /** Keyed by attempt: the processor takes each for a charge of its own. */
 const keyedByAttempt = (caller: Caller): Caller => ({
@@ -273,35 +288,10 @@ export const planted: Readonly<Record<string, Bug>> = {
         return outcomes
       }
   ),
-  "an absent row is written over": {
-    scenario: (sound) => ({
-      ...sound,
-      store: (lane, _participant) => ({
-        begin: (asked) =>
-          Effect.map(lane.begin(asked), (transaction) => ({
-            ...transaction,
-            commit: (writes) =>
-              Effect.flatMap(
-                Effect.all(
-                  writes.changes.flatMap(({ table, inserts }) =>
-                    table.kind === "log"
-                      ? []
-                      : inserts.map((row) =>
-                          Effect.map(transaction.load([{ table, keys: [keyOf(table, row)] }]), (rows) =>
-                            rows[0]?.length ? [`${table.name} ${keyOf(table, row)}`] : []
-                          )
-                        )
-                  )
-                ),
-                (found) => {
-                  const there = new Set(found.flat())
-                  return transaction.commit(asInserted(writes, (table, key) => there.has(`${table} ${key}`)))
-                }
-              )
-          }))
-      })
-    })
-  },
+  "an absent row is written over": onStore((lane) => ({
+    begin: (asked) =>
+      Effect.map(lane.begin(asked), (transaction) => ({ ...transaction, commit: upserting(transaction) }))
+  })),
   "an answer is not kept under its key": opening((transaction, { loads }) => ({
     ...transaction,
     rows: transaction.rows.map((rows, index) => (loads[index]?.table.name === "idempotency_keys" ? [] : rows))

@@ -1,16 +1,17 @@
 /** The shop as the simulator plays it: all six participants in both styles, clients that order and cancel, a card processor. */
 import { Effect } from "effect"
-import { Choreography, type Caller, type RowOf, type Saga, type SagaRow } from "oncebox"
+import { Choreography, type Caller, type RowOf, type Saga, type SagaDefinition, type SagaRow } from "oncebox"
 import { pickOne, type Choices, type ClientRequest, type Plan, type Quiet, type Scenario } from "oncebox/testing"
 import type { ProcessorEntry } from "../../../stack/processor.ts"
 import { ArchiveOrder, CancelOrder, order, PlaceOrder, type Order, type ordersHistory } from "../../order/order.ts"
-import { definitions } from "../../orchestrator/definitions.ts"
-import { orchestrator, StartOrder } from "../../orchestrator/orchestrator.ts"
+import { definitions, payFirst, placeOrder } from "../../orchestrator/definitions.ts"
+import { orchestrator, orchestratorOf, StartOrder } from "../../orchestrator/orchestrator.ts"
 import { Charge, Refund } from "../../payment/card.ts"
 import type { Payment } from "../../payment/outcome.ts"
 import { payment, type Account, type LedgerEntry } from "../../payment/payment.ts"
 import { product, type Product, type Reservation } from "../../product/product.ts"
 import { choreography } from "../../shell/choreography.ts"
+import type { OrderData } from "../../shell/order-context.ts"
 import { shipment, type Shipment } from "../../shipment/shipment.ts"
 import { user, type User } from "../../user/user.ts"
 import { checks } from "../checks.ts"
@@ -188,6 +189,7 @@ const planOf =
       },
       requests: Array.from({ length: orders }, (_, n) => clientOf(choices, n)),
       callers: { payment: processorOf(charges) },
+      seen,
       holds: (end) => {
         const world = worldOf(end, [...charges.values()])
         const placed = new Map(
@@ -224,9 +226,9 @@ const told = ({ orders }: World, { replies }: Quiet): ReadonlyArray<string> => {
 /** An orchestrated saga goes forward step by step, then maybe back step by step, and ends. */
 const transitions = ({ sagas, sagaLog }: World): ReadonlyArray<string> => {
   const logs = Map.groupBy(sagaLog as ReadonlyArray<LogEntry>, ({ saga_id }) => saga_id)
-  return (sagas as ReadonlyArray<SagaRow>).flatMap(({ id, coordination, definition }) => {
+  return (sagas as ReadonlyArray<SagaRow>).flatMap(({ id, coordination, definition, version }) => {
     if (coordination === "choreography") return []
-    const steps = Object.values(definitions).find(({ name }) => name === definition)?.steps ?? []
+    const steps = allDefinitions.find((one) => one.name === definition && one.version === version)?.steps ?? []
     const places = (logs.get(id) ?? []).map(({ state, step }) => {
       const index = steps.findIndex(({ name }) => name === step)
       return { state, place: state === "RUNNING" ? index : 2 * steps.length - index }
@@ -283,10 +285,50 @@ const watch: Scenario["watch"] = (_participant, table, before, after) => {
   return undefined
 }
 
+/** The next version of both definitions: less patient, and place-order asks for a quote first. */
+const nextVersion = (definition: SagaDefinition<OrderData>, steps = definition.steps): SagaDefinition<OrderData> => ({
+  ...definition,
+  version: 2,
+  deadlineMs: definition.deadlineMs / 2,
+  pivot: steps.length - 1,
+  steps: steps.map((step) => ({ ...step, deadlineMs: step.deadlineMs / 2, attempts: 2 }))
+})
+const quote = payFirst.steps.filter(({ name }) => name === "quote")
+const nextDefinitions = {
+  "place-order": nextVersion(placeOrder, [...placeOrder.steps.slice(0, 1), ...quote, ...placeOrder.steps.slice(1)]),
+  "pay-first": nextVersion(payFirst)
+}
+const orchestrators = [
+  // every replica must know a version before the first one starts sagas of it
+  orchestratorOf(definitions, Object.values(nextDefinitions)),
+  orchestratorOf(nextDefinitions, Object.values(definitions))
+]
+const allDefinitions = [...Object.values(definitions), ...Object.values(nextDefinitions)]
+
+/** What must be met now and then: outcomes in both styles and definitions, and each way in which something was taken back. */
+const seen = ({ rows }: Quiet): Readonly<Record<string, number>> => {
+  const counts: Record<string, number> = {}
+  const count = (what: string): void => void (counts[what] = (counts[what] ?? 0) + 1)
+  for (const one of rows("order", "orders") as ReadonlyArray<Order>) {
+    count(`orders ${one.status}, ${one.coordination} ${one.definition}`)
+    if (one.reason !== null) count(`orders rejected: ${one.reason}`)
+  }
+  for (const { status, lines } of rows("product", "reservations") as ReadonlyArray<Reservation>)
+    count(`reservations ${status}${status === "CANCELLED" && lines.length === 0 ? " before they were asked for" : ""}`)
+  for (const { status, method, user_id } of rows("payment", "payments") as ReadonlyArray<Payment>)
+    count(`payments ${status}, ${user_id === null ? "before they were asked for" : method}`)
+  for (const { status, items } of rows("shipment", "shipments") as ReadonlyArray<Shipment>)
+    count(`shipments ${status}${status === "CANCELLED" && items.length === 0 ? " before they were asked for" : ""}`)
+  for (const { definition, version } of rows("orchestrator", "sagas") as ReadonlyArray<SagaRow>)
+    count(`sagas of ${definition} v${version}`)
+  return counts
+}
+
 /** The shop with so many orders in a run. */
 export const shop = (orders: number): Scenario => ({
   // each is only ever given rows of its own tables
   participants: participants as unknown as Scenario["participants"],
+  laterBuilds: orchestrators as unknown as NonNullable<Scenario["laterBuilds"]>,
   plan: planOf(orders),
   watch,
   // an orchestrated saga asks again; what the read model misses nobody asks for
