@@ -24,7 +24,15 @@ export type { ConnectionOptions, Sql, SqlTransaction } from "./store/connection.
 export { Pool } from "./store/pool.ts"
 export { Inbox, Outbox, OutsideWindow } from "./store/outbox.ts"
 export type { OpenTransaction } from "./store/outbox.ts"
-export { Store, StoreUnavailable } from "./store/store.ts"
+export { ParkReason, Store, StoreUnavailable } from "./store/store.ts"
+export type {
+  LetterFilter,
+  LetterGroup,
+  LetterPlace,
+  LetterQuery,
+  LetterSummary,
+  StoredDeadLetter
+} from "./store/store.ts"
 export { layerPostgres } from "./store/postgres.ts"
 export { layerMemory } from "./store/memory.ts"
 export { Broker, BrokerError } from "./broker/broker.ts"
@@ -34,6 +42,7 @@ export { Migrations } from "./store/migrate.ts"
 export type { MigrationSource } from "./store/migrate.ts"
 export { run, ParticipantStopped } from "./runtime.ts"
 export type { Running, RunOptions } from "./runtime.ts"
+export type { BulkOutcome, DeadLetters, LetterOutcome } from "./lanes/redrive.ts"
 export { KeyReused, NotAnswered, QueueFull, RequestFailed } from "./lanes/requests.ts"
 export type { RequestError, SubmitOptions } from "./lanes/requests.ts"
 export { startRelay } from "./delivery/relay.ts"

@@ -7,11 +7,12 @@ import { Broker, type BrokerError } from "./broker/broker.ts"
 import type { Caller } from "./calls/caller.ts"
 import { callsLane, kindsOf, ring } from "./lanes/calls.ts"
 import { makeRequestsLane, type RequestsLane } from "./lanes/requests.ts"
+import { makeDeadLetters, usualRedrives, type DeadLetters } from "./lanes/redrive.ts"
 import { timersLane } from "./lanes/timers.ts"
-import { decide, readerOf, topicsLane } from "./lanes/topics.ts"
+import { topicsLane } from "./lanes/topics.ts"
 import type { LaneContext, ParksTooMuch } from "./lanes/lane.ts"
 import type { OutboxMessage } from "./message.ts"
-import { idempotencyKeys, type Outcome } from "./pass/inputs.ts"
+import { idempotencyKeys } from "./pass/inputs.ts"
 import type { Participant } from "./participant.ts"
 import { calls } from "./store/calls.ts"
 import { Store, type StoreUnavailable } from "./store/store.ts"
@@ -33,8 +34,8 @@ export interface Running {
   readonly counters: () => Readonly<Counters>
   /** Never succeeds; fails when a lane ended for good. */
   readonly stopped: Effect.Effect<never, ParticipantStopped>
-  /** Decides parked messages again, in the order they were read; one outcome each. */
-  readonly redrive: (ids: ReadonlyArray<string>) => Effect.Effect<ReadonlyArray<Outcome>, StoreUnavailable>
+  /** The participant's dead letters: to be listed, redriven and discarded. */
+  readonly deadLetters: DeadLetters
 }
 
 export interface RunOptions {
@@ -44,10 +45,9 @@ export interface RunOptions {
   readonly callers?: ReadonlyArray<Caller>
   /** Makes message ids: UUIDv7 that grow. */
   readonly newId?: () => string
+  /** How often a dead letter is redriven in vain before a redrive of all leaves it alone; 5 times without it. */
+  readonly mostRedrives?: number
 }
-
-/** The most letters that one redrive takes. */
-const redriveLimit = 1_000
 
 export const run = <T extends Tables>(
   definition: Participant<T>,
@@ -124,16 +124,6 @@ export const run = <T extends Tables>(
       },
       counters: () => context.counters,
       stopped: Deferred.await(stopped),
-      redrive: (ids) =>
-        Effect.gen(function* () {
-          const letters = yield* store.deadLetters(participant.name, { ids, limit: redriveLimit })
-          return yield* decide(
-            context,
-            redriveLane,
-            readerOf(context),
-            letters.map((letter) => letter.record),
-            true
-          )
-        })
+      deadLetters: makeDeadLetters(context, redriveLane, store, options.mostRedrives ?? usualRedrives)
     }
   })

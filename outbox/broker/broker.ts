@@ -4,7 +4,7 @@
  */
 import { Context, type Effect, Schema, type Scope } from "effect"
 
-/** A record as it lies on a topic. Header values are bytes; a name that occurs twice has an array. */
+/** A record as it lies on a topic. Header values are bytes, or null; a name that occurs twice has an array. */
 export interface BrokerRecord {
   readonly topic: string
   readonly partition: number
@@ -13,7 +13,7 @@ export interface BrokerRecord {
   readonly value: Uint8Array | null
   readonly headers: Readonly<Record<string, HeaderValue | ReadonlyArray<HeaderValue> | undefined>>
 }
-type HeaderValue = Uint8Array | string
+type HeaderValue = Uint8Array | string | null
 
 export interface Outbound {
   readonly topic: string

@@ -25,7 +25,7 @@ export const topicsLane = (
   const gate = new ParkGate()
   return Effect.gen(function* () {
     const records = yield* subscription.take(passLimit)
-    const outcomes = yield* decide(context, lane, reader, records, false)
+    const outcomes = yield* decide(context, lane, reader, records)
     yield* subscription.processed(records)
     const stop = gate.note(outcomes)
     if (stop !== undefined) return yield* stop
@@ -37,17 +37,26 @@ export const decide = Effect.fnUntraced(function* (
   context: LaneContext,
   lane: StoreLane,
   reader: Reader,
-  records: ReadonlyArray<BrokerRecord>,
-  redrive: boolean
+  records: ReadonlyArray<BrokerRecord>
 ) {
   const { counters } = context
   const inputs: Array<Input> = []
   for (const record of records) {
-    const read = readRecord(reader, record, redrive)
+    const read = readRecord(reader, record)
     if (read._tag !== "skipped") inputs.push(read)
     else if (read.known) counters.skipped++
     else counters.unknown++
   }
+  return yield* decideInputs(context, lane, inputs)
+})
+
+/** Decides what was read in one pass. One outcome for each. */
+export const decideInputs = Effect.fnUntraced(function* (
+  context: LaneContext,
+  lane: StoreLane,
+  inputs: ReadonlyArray<Input>
+): Effect.fn.Return<ReadonlyArray<Outcome>> {
+  const { counters } = context
   if (inputs.length === 0) return []
   const outcomes = yield* untilCommitted(context, runPass({ ...context.environment, lane }, inputs))
   counters.passes++

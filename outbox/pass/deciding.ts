@@ -19,13 +19,22 @@ import {
 } from "./inputs.ts"
 import { bucketOf } from "../store/inbox.ts"
 import { otherRequest, sameRequest } from "../store/calls.ts"
-import { parkedKey, type DeadLetter, type Load, type NewCall, type Transaction, type Writes } from "../store/store.ts"
+import {
+  isBefore,
+  parkedKey,
+  type DeadLetter,
+  type Load,
+  type NewCall,
+  type Parking,
+  type Transaction,
+  type Writes
+} from "../store/store.ts"
 import { NotLoaded, WorkingSet, type AnyTable, type Rows, type Tables } from "../table.ts"
 
 export class Pass {
   readonly working: WorkingSet
   readonly outbox: Array<OutboxMessage> = []
-  readonly parked: Array<DeadLetter> = []
+  readonly parked: Array<Parking> = []
   private readonly calls = new Map<string, NewCall>()
   readonly outcomes: Array<Outcome> = []
   readonly newFaults = new Map<Input, Fault>()
@@ -69,7 +78,7 @@ export class Pass {
         if (bucket !== "outside-window") {
           this.claims.push({ id, bucket })
           if (input.redrive) this.unpark.push(id)
-          if (input.handler.ordered && !input.redrive) this.orderedKeys.push([input.record.topic, input.envelope.key])
+          if (input.handler.ordered) this.orderedKeys.push([input.record.topic, input.envelope.key])
           deciding.push(input)
           continue
         }
@@ -128,9 +137,9 @@ export class Pass {
 
   /** Decides all inputs in order. Stops before one that needs rows which an earlier one of this pass only just named. */
   decide(transaction: Pick<Transaction, "now" | "claimed" | "settled" | "parkedKeys">): void {
-    const behind = new Set(transaction.parkedKeys)
+    const parkedHere = new Set<string>()
     for (const input of this.inputs) {
-      const outcome = this.decideOne(input, transaction, behind)
+      const outcome = this.decideOne(input, transaction, parkedHere)
       if (outcome === "cut") return
       this.outcomes.push(outcome)
     }
@@ -147,24 +156,24 @@ export class Pass {
 
   private decideOne(
     input: Input,
-    transaction: Pick<Transaction, "now" | "claimed" | "settled">,
-    behind: Set<string>
+    transaction: Pick<Transaction, "now" | "claimed" | "settled" | "parkedKeys">,
+    parkedHere: Set<string>
   ): Outcome | "cut" {
     if (input._tag !== "request" && (this.repeated.has(input) || transaction.settled.has(messageId(input))))
       return { _tag: "duplicate" }
-    if (input._tag === "unreadable") return this.park(input.letter, behind)
+    if (input._tag === "unreadable") return this.park(input.letter, input.redrive, parkedHere)
     const fault = this.known.get(input)
     if (fault !== undefined) {
       return input._tag === "message"
-        ? this.park(letterOf(input, fault), behind)
+        ? this.park(letterOf(input, fault), input.redrive, parkedHere)
         : { _tag: "failed", message: fault.detail }
     }
     if (input._tag === "message") {
       const detail = `id ${input.envelope.id} is dated outside the window in which its claim could be kept`
-      if (this.outside.has(input)) return this.park(letterOf(input, { reason: "outside-window", detail }), behind)
+      if (this.outside.has(input))
+        return this.park(letterOf(input, { reason: "outside-window", detail }), input.redrive, parkedHere)
       if (!transaction.claimed.has(input.envelope.id)) return { _tag: "duplicate" }
-      const lane = parkedKey(input.record.topic, input.envelope.key)
-      if (input.handler.ordered && !input.redrive && behind.has(lane)) {
+      if (input.handler.ordered && waits(input, transaction.parkedKeys, parkedHere)) {
         const fault: Fault = { reason: "behind", detail: `an earlier message of key ${input.envelope.key} is parked` }
         this.newFaults.set(input, fault)
         return { _tag: "parked", ...fault }
@@ -215,10 +224,12 @@ export class Pass {
     return { ...decision.put, idempotencyKeys: [row] }
   }
 
-  private park(letter: DeadLetter, behind: Set<string>): Outcome {
-    this.parked.push(letter)
-    this.outbox.push(deadLetterCopy(letter, this.environment.consumer, this.environment.newId()))
-    if (letter.key !== null) behind.add(parkedKey(letter.record.topic, letter.key))
+  private park(letter: DeadLetter, redrive: boolean, parkedHere: Set<string>): Outcome {
+    // one that was redriven out of its turn was not tried: that is neither counted nor announced again
+    const outOfTurn = redrive && letter.reason === "behind"
+    this.parked.push({ ...letter, redriven: redrive && !outOfTurn })
+    if (!outOfTurn) this.outbox.push(deadLetterCopy(letter, this.environment.consumer, this.environment.newId()))
+    if (letter.key !== null) parkedHere.add(parkedKey(letter.record.topic, letter.key))
     return { _tag: "parked", reason: letter.reason, detail: letter.detail }
   }
 }
@@ -234,6 +245,18 @@ const messageId = (input: MessageInput | UnreadableInput): string =>
   input._tag === "message" ? input.envelope.id : input.letter.id
 
 const causeOf = (input: MessageInput | RequestInput): Cause => (input._tag === "message" ? input.envelope : input.cause)
+
+/** Whether a message has to wait behind a parked one of its key. A redriven one waits only for what was read before it. */
+const waits = (
+  { envelope, record, redrive }: MessageInput,
+  parked: Transaction["parkedKeys"],
+  parkedHere: ReadonlySet<string>
+): boolean => {
+  const key = parkedKey(record.topic, envelope.key)
+  if (parkedHere.has(key)) return true
+  const first = parked.get(key)
+  return first !== undefined && (!redrive || isBefore(first, record))
+}
 
 const decisionFailed = (error: unknown): Fault => ({
   reason: "decision-failed",

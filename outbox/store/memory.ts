@@ -3,9 +3,9 @@
  * Transactions run one after the other, so what one reads no other changes.
  */
 import { Clock, Effect, Layer, Semaphore } from "effect"
+import { discardLetters, firstParked, groupLetters, inOrder, listLetters, park } from "./memory-letters.ts"
 import {
   KeyTaken,
-  parkedKey,
   RowRefused,
   Store,
   type Load,
@@ -72,11 +72,19 @@ export const layerMemory = (
         },
         deadLetters: (consumer, filter) =>
           Effect.sync(() => {
-            const letters = [...(database.deadLetters.get(consumer)?.values() ?? [])]
+            const letters = inOrder(lettersOf(database, consumer))
             const wanted =
               filter.ids === undefined ? letters : letters.filter((letter) => filter.ids?.includes(letter.id))
             return wanted.slice(0, filter.limit)
           }),
+        listLetters: (consumer, query) => Effect.sync(() => listLetters(lettersOf(database, consumer), query)),
+        groupLetters: (consumer, query) => Effect.sync(() => groupLetters(lettersOf(database, consumer), query)),
+        discardLetters: (consumer, ids, note) =>
+          turn.withPermit(
+            Effect.map(Clock.currentTimeMillis, (now) =>
+              discardLetters(lettersOf(database, consumer), ids, note, new Date(now))
+            )
+          ),
         nextDue: (table) =>
           Effect.sync(() => {
             const dues = rowsOf(database, table)
@@ -87,6 +95,9 @@ export const layerMemory = (
       })
     })
   )
+
+const lettersOf = (database: MemoryDatabase, consumer: string) =>
+  entry(database.deadLetters, consumer, () => new Map<string, StoredDeadLetter>())
 
 const rowsOf = (database: MemoryDatabase, table: AnyTable): ReadonlyArray<object> => [
   ...(database.tables.get(table.name)?.values() ?? [])
@@ -108,22 +119,20 @@ export const memoryLane = (database: MemoryDatabase, turn: Semaphore.Semaphore):
     })
     const now = new Date(yield* Clock.currentTimeMillis)
     const inbox = entry(database.inbox, opening.consumer, () => new Set<string>())
-    const letters = entry(database.deadLetters, opening.consumer, () => new Map<string, StoredDeadLetter>())
-    const parked = new Set([...letters.keys()].filter((id) => !opening.unpark.includes(id)))
-    const claimed = new Set(opening.claims.map(({ id }) => id).filter((id) => !inbox.has(id) && !parked.has(id)))
+    const letters = lettersOf(database, opening.consumer)
+    const unparked = new Set(opening.unpark.filter((id) => letters.get(id)?.discardedAt === null))
+    const kept = new Map([...letters].filter(([id]) => !unparked.has(id)))
+    const claimed = new Set(opening.claims.map(({ id }) => id).filter((id) => !inbox.has(id) && !kept.has(id)))
     const load = (loads: ReadonlyArray<Load>) =>
       loads.map(({ table, keys }) => {
         const rows = database.tables.get(table.name)
         return keys.flatMap((key) => rows?.get(key) ?? [])
       })
-    const parkedLanes = new Set([...letters.values()].map((letter) => parkedKey(letter.record.topic, letter.key ?? "")))
     return {
       now,
       claimed,
       settled: new Set(opening.parking.filter((id) => inbox.has(id) || letters.has(id))),
-      parkedKeys: new Set(
-        opening.parkedKeys.map(([topic, key]) => parkedKey(topic, key)).filter((key) => parkedLanes.has(key))
-      ),
+      parkedKeys: firstParked(kept, opening.parkedKeys),
       due: opening.due === undefined ? [] : dueRows(database, opening.due, now),
       rows: load(opening.loads),
       load: (loads) => Effect.sync(() => load(loads)),
@@ -132,10 +141,9 @@ export const memoryLane = (database: MemoryDatabase, turn: Semaphore.Semaphore):
         Effect.gen(function* () {
           const refused = refusal(database, writes) ?? refusedCall(database.tables.get(calls.name), writes.calls)
           if (refused !== undefined) return yield* refused
-          for (const id of opening.unpark) letters.delete(id)
+          for (const id of unparked) letters.delete(id)
           for (const id of claimed) inbox.add(id)
-          for (const letter of writes.parked)
-            if (!inbox.has(letter.id)) letters.set(letter.id, { ...letter, parkedAt: now })
+          for (const letter of writes.parked) if (!inbox.has(letter.id)) park(letters, letter, now)
           for (const { table, inserts, updates } of writes.changes) {
             if (table.kind === "log") entry(database.logs, table.name, () => []).push(...inserts)
             else {

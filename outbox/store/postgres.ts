@@ -19,7 +19,7 @@ import {
 } from "./connection.ts"
 import { statementsOf, type Prepared, type TableStatements } from "./statements.ts"
 import { notAnswered, Pool, unavailable } from "./pool.ts"
-import { readLetters, writeLetters } from "./letters.ts"
+import { discardLetters, groupLetters, listLetters, readLetters, writeLetters } from "./letters.ts"
 import {
   askRows,
   askStatement,
@@ -65,6 +65,9 @@ export const layerPostgres = (options: ConnectionOptions, name: string): Layer.L
         lane: (laneName, tables) => openLane(options, `${name} ${laneName}`, tables, pool),
         callsLane: (laneName, tables) => openLane(options, `${name} ${laneName}`, tables, pool),
         deadLetters: (consumer, filter) => pool.use((sql) => readLetters(sql, consumer, filter)),
+        listLetters: (consumer, query) => pool.use((sql) => listLetters(sql, consumer, query)),
+        groupLetters: (consumer, query) => pool.use((sql) => groupLetters(sql, consumer, query)),
+        discardLetters: (consumer, ids, note) => pool.use((sql) => discardLetters(sql, consumer, ids, note)),
         nextDue: (table) =>
           pool.use(async (sql) => {
             const [row] = await sql<
@@ -250,10 +253,13 @@ class Lane {
       settled: new Set(
         settledAt === undefined ? [] : (results[settledAt] ?? []).map((row) => String(row["message_id"]))
       ),
-      parkedKeys: new Set(
+      parkedKeys: new Map(
         parkedKeys.length === 0
           ? []
-          : (results[claimAt - 1] ?? []).map((row) => parkedKey(String(row["topic"]), String(row["key"])))
+          : (results[claimAt - 1] ?? []).map((row) => [
+              parkedKey(String(row["topic"]), String(row["key"])),
+              { partition: Number(row["partition"]), offset: BigInt(String(row["offset"])) }
+            ])
       ),
       due: due === undefined ? [] : (results[claimAt + 1] ?? []),
       rows: results.slice(loadsAt),
@@ -414,6 +420,7 @@ const claimText = `
 const unparkText = `
   delete from dead_letters
   where consumer = $1
+    and discarded_at is null
     and message_id in (select id::uuid from jsonb_array_elements_text($2::text::jsonb) as ids(id))`
 
 const settledText = `
@@ -423,7 +430,9 @@ const settledText = `
   select message_id from inbox where consumer = $1 and message_id in (select id from ids)`
 
 const parkedKeysText = `
-  select distinct d.topic, d.key
+  select distinct on (d.topic, d.key) d.topic, d.key, d."partition", d."offset"
   from dead_letters d
   where d.consumer = $1
-    and (d.topic, d.key) in (select pair ->> 0, pair ->> 1 from jsonb_array_elements($2::text::jsonb) as pairs(pair))`
+    and d.discarded_at is null
+    and (d.topic, d.key) in (select pair ->> 0, pair ->> 1 from jsonb_array_elements($2::text::jsonb) as pairs(pair))
+  order by d.topic, d.key, d."partition", d."offset"`

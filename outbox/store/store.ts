@@ -26,7 +26,7 @@ export interface Opening {
   readonly unpark: ReadonlyArray<string>
   /** Ids that are to be parked without having been claimed: which of them were decided or parked before is wanted. */
   readonly parking: ReadonlyArray<string>
-  /** Keys whose parked ids are wanted, as `[topic, key]`; for handlers that keep order behind a parked message. */
+  /** Keys whose first parked message is wanted, as `[topic, key]`; for handlers that keep order behind one. */
   readonly parkedKeys: ReadonlyArray<readonly [topic: string, key: string]>
   /** Rows whose `due_at` has passed, oldest first; rows locked by someone else are passed over. */
   readonly due: { readonly table: AnyTable; readonly limit: number } | undefined
@@ -43,11 +43,87 @@ export interface DeadLetter {
   readonly record: BrokerRecord
 }
 
+/** A message as a pass parks it. */
+export interface Parking extends DeadLetter {
+  /** Whether this is what came of a redrive; it is counted. */
+  readonly redriven: boolean
+}
+
 /** A key of `parkedKeys`, as a transaction answers it. */
 export const parkedKey = (topic: string, key: string): string => `${topic}\n${key}`
 
 /** Why a message was parked. */
-export type ParkReason = "unreadable" | "unknown-type" | "decision-failed" | "row-refused" | "outside-window" | "behind"
+export const ParkReason = Schema.Literals([
+  "unreadable",
+  "unknown-type",
+  "decision-failed",
+  "row-refused",
+  "outside-window",
+  "behind"
+])
+export type ParkReason = typeof ParkReason.Type
+
+/** Where a parked message lies among the others: they are in the order in which they were read. */
+export interface LetterPlace {
+  readonly topic: string
+  readonly partition: number
+  readonly offset: bigint
+  readonly id: string
+}
+
+/** What dead letters have in common. */
+export interface LetterFilter {
+  readonly reason?: ParkReason
+  readonly type?: string
+  readonly key?: string
+  readonly topic?: string
+}
+
+/** A part of a consumer's dead letters, in their order. */
+export interface LetterQuery extends LetterFilter {
+  readonly ids?: ReadonlyArray<string>
+  /** Without it both. */
+  readonly state?: "parked" | "discarded"
+  readonly after?: LetterPlace
+  /**
+   * Only those that were redriven in vain less often than this, and of those that wait behind others of their key only
+   * those that wait for nothing but what is asked for here as well.
+   */
+  readonly redrivenLessThan?: number
+  readonly limit: number
+}
+
+/** What became of a dead letter so far. */
+interface LetterState {
+  readonly parkedAt: Date
+  /** How often it was redriven in vain. */
+  readonly redriven: number
+  /** A discarded letter is kept, and its message is never decided. */
+  readonly discardedAt: Date | null
+  /** Why it was discarded, and by whom, as far as that was said. */
+  readonly note: string | null
+}
+
+/** A dead letter without its record. */
+export interface LetterSummary extends LetterPlace, LetterState {
+  readonly type: string | null
+  readonly key: string | null
+  readonly reason: ParkReason
+  /** The beginning of it. */
+  readonly detail: string
+  /** The size of its record, about. */
+  readonly bytes: number
+}
+
+/** The parked messages of one reason. */
+export interface LetterGroup {
+  readonly reason: ParkReason
+  readonly count: number
+  /** How many of them `redrivenLessThan` would find. */
+  readonly redrivable: number
+  readonly oldest: Date
+  readonly newest: Date
+}
 
 /** A call as the pass that asks for it writes it; `request` is JSON text. What it is asked by is kept for its result. */
 export interface NewCall {
@@ -96,8 +172,14 @@ export interface Writes {
   readonly outbox: ReadonlyArray<OutboxMessage>
   /** Calls to the outside. One that exists is left as it is; when it asks for something else, the row is refused. */
   readonly calls: ReadonlyArray<NewCall>
-  readonly parked: ReadonlyArray<DeadLetter>
+  readonly parked: ReadonlyArray<Parking>
 }
+
+/** Where a record lies in its topic. */
+export type Place = Pick<BrokerRecord, "partition" | "offset">
+
+export const isBefore = (one: Place, other: Place): boolean =>
+  one.partition === other.partition ? one.offset < other.offset : one.partition < other.partition
 
 export interface Transaction {
   /** The transaction's start, by the database's clock. */
@@ -106,8 +188,8 @@ export interface Transaction {
   readonly claimed: ReadonlySet<string>
   /** Of the opening's `parking`, those that were decided or parked before. */
   readonly settled: ReadonlySet<string>
-  /** Of the opening's `parkedKeys`, those with a parked message. */
-  readonly parkedKeys: ReadonlySet<string>
+  /** Of the opening's `parkedKeys`, those with a parked message that is not one of `unpark`, and where the first is. */
+  readonly parkedKeys: ReadonlyMap<string, Place>
   readonly due: ReadonlyArray<object>
   /** The rows of each of the opening's loads. */
   readonly rows: ReadonlyArray<ReadonlyArray<object>>
@@ -154,10 +236,8 @@ export class RowRefused extends Schema.TaggedError<RowRefused>()("RowRefused", {
 
 export type StoreError = StoreUnavailable | KeyTaken | RowRefused
 
-/** A parked message as the dead letters hold it. */
-export interface StoredDeadLetter extends DeadLetter {
-  readonly parkedAt: Date
-}
+/** A parked or discarded message as the dead letters hold it. */
+export interface StoredDeadLetter extends DeadLetter, LetterState {}
 
 export class Store extends Context.Service<
   Store,
@@ -173,11 +253,27 @@ export class Store extends Context.Service<
       name: string,
       tables: ReadonlyArray<AnyTable>
     ) => Effect.Effect<CallsLane, StoreUnavailable, Scope.Scope>
-    /** Parked messages of a consumer in the order they were read, those with these ids or, without ids, all. */
+    /** Dead letters of a consumer in the order they were read, those with these ids or, without ids, all. */
     readonly deadLetters: (
       consumer: string,
       filter: { readonly ids?: ReadonlyArray<string>; readonly limit: number }
     ) => Effect.Effect<ReadonlyArray<StoredDeadLetter>, StoreUnavailable>
+    /** As `deadLetters`, without their records. */
+    readonly listLetters: (
+      consumer: string,
+      query: LetterQuery
+    ) => Effect.Effect<ReadonlyArray<LetterSummary>, StoreUnavailable>
+    /** The parked messages by reason. */
+    readonly groupLetters: (
+      consumer: string,
+      query: LetterFilter & Pick<LetterQuery, "redrivenLessThan">
+    ) => Effect.Effect<ReadonlyArray<LetterGroup>, StoreUnavailable>
+    /** Marks parked messages as discarded, all of them or none; answers those that were parked until now. */
+    readonly discardLetters: (
+      consumer: string,
+      ids: ReadonlyArray<string>,
+      note: string | null
+    ) => Effect.Effect<ReadonlyArray<string>, StoreUnavailable>
     /** When the next row of the table falls due, or null. */
     readonly nextDue: (table: AnyTable) => Effect.Effect<Date | null, StoreUnavailable>
   }

@@ -217,7 +217,7 @@ export interface Letter {
   readonly id?: string
   readonly partition?: number
   /** Headers to set, or to leave out with `undefined`. */
-  readonly headers?: Readonly<Record<string, string | Uint8Array | ReadonlyArray<Uint8Array> | undefined>>
+  readonly headers?: Readonly<Record<string, string | Uint8Array | ReadonlyArray<Uint8Array> | null | undefined>>
   readonly key?: Uint8Array | null
   readonly value?: Uint8Array | null
 }
@@ -230,7 +230,7 @@ export const record = (outgoing: Outgoing, letter: Letter = {}): BrokerRecord =>
   const id = letter.id ?? outgoing.id ?? Bun.randomUUIDv7()
   // The contract's key function takes the payload that was made for it.
   const key = (contract as unknown as { key: (payload: object) => string }).key(payload)
-  const headers: Record<string, string | Uint8Array | ReadonlyArray<Uint8Array> | undefined> = {
+  const headers: Record<string, string | Uint8Array | ReadonlyArray<Uint8Array> | null | undefined> = {
     id,
     ce_type: contract.type,
     correlation: outgoing.correlation ?? key,

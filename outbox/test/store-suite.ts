@@ -31,6 +31,7 @@ import { makeInProcess } from "../broker/in-process.ts"
 import { Broker } from "../broker/broker.ts"
 import type { LaneContext } from "../lanes/lane.ts"
 import { makeRequestsLane } from "../lanes/requests.ts"
+import { makeDeadLetters, type LetterOutcome } from "../lanes/redrive.ts"
 import { decide, readerOf } from "../lanes/topics.ts"
 import { readRecord } from "../lanes/decode.ts"
 import type { Outgoing } from "../message.ts"
@@ -126,6 +127,7 @@ export const replicaOf = Effect.fnUntraced(function* (
   }
   const reader = readerOf(context)
   const environment = { ...context.environment, lane }
+  const deadLetters = makeDeadLetters(context, lane, world.store, 2)
   const due = (skip: ReadonlySet<string> = new Set(), limit = 200) => {
     const handler = participant.timers.get("accounts")
     if (handler === undefined) throw new Error("the bank has no timer")
@@ -134,18 +136,10 @@ export const replicaOf = Effect.fnUntraced(function* (
   return {
     counters: context.counters,
     /** Decides records as the topics lane does: one pass, run until it is committed. */
-    take: (...records: ReadonlyArray<BrokerRecord>) => decide(context, lane, reader, records, false),
-    /** Decides the bank's dead letters with these ids, as a redrive does. */
-    redrive: (...ids: ReadonlyArray<string>) =>
-      Effect.flatMap(world.store.deadLetters(participant.name, { ids, limit: 1_000 }), (letters) =>
-        decide(
-          context,
-          lane,
-          reader,
-          letters.map((letter) => letter.record),
-          true
-        )
-      ),
+    take: (...records: ReadonlyArray<BrokerRecord>) => decide(context, lane, reader, records),
+    /** Its dead letters, redriven with others twice. */
+    deadLetters,
+    redrive: (...ids: ReadonlyArray<string>) => deadLetters.redrive(ids),
     /** One try of a pass: what the store says is the caller's. */
     tryOnce: (...records: ReadonlyArray<BrokerRecord>) =>
       runPass(
@@ -230,6 +224,8 @@ const openAccount = (account: string, balance: number, dueInMs: number | null = 
   record(OpenAccount.of({ account, balance, dueInMs }))
 const note = (page: string, text: string) => record(Noted.of({ page, text }))
 const tags = (outcomes: ReadonlyArray<{ readonly _tag: string }>) => outcomes.map((outcome) => outcome._tag)
+const idsOf = (letters: ReadonlyArray<{ readonly id: string }>) => letters.map(({ id }) => id)
+const fates = (outcomes: ReadonlyArray<LetterOutcome>) => outcomes.map(({ outcome }) => outcome)
 const amountOf = (payload: object): unknown => ("amount" in payload ? payload.amount : undefined)
 const textOf = (payload: object): unknown => ("text" in payload ? payload.text : undefined)
 
@@ -780,7 +776,7 @@ export const storeSuite = (name: string, open: OpenWorld): void => {
         const second = yield* one.redrive(idOf(bad))
         const redelivered = yield* one.take(bad)
 
-        expect([tags(first), tags(second), tags(redelivered)]).toEqual([["done"], [], ["duplicate"]])
+        expect([fates(first), fates(second), tags(redelivered)]).toEqual([["decided"], ["unknown"], ["duplicate"]])
         expect(yield* balances(world)).toEqual({ a: 14 })
         expect(yield* lettersOf(world)).toEqual([])
         expect(yield* inboxOf(world)).toContain(idOf(bad))
@@ -798,7 +794,7 @@ export const storeSuite = (name: string, open: OpenWorld): void => {
 
         const outcomes = yield* one.redrive(idOf(bad), idOf(other))
 
-        expect(tags(outcomes)).toEqual(["parked", "parked"])
+        expect(fates(outcomes)).toEqual(["parked", "parked"])
         const letters = yield* lettersOf(world)
         expect(letters.map(({ id }) => id)).toEqual([idOf(bad), idOf(other)])
         expect(letters[0]?.detail).toContain("broken in another way")
@@ -820,7 +816,7 @@ export const storeSuite = (name: string, open: OpenWorld): void => {
         const outcomes = yield* one.redrive(before?.id ?? "")
         const redelivered = yield* one.take(bad)
 
-        expect([tags(outcomes), tags(redelivered)]).toEqual([["parked"], ["duplicate"]])
+        expect([fates(outcomes), tags(redelivered)]).toEqual([["parked"], ["duplicate"]])
         expect((yield* lettersOf(world)).map(({ id }) => id)).toEqual([before?.id ?? ""])
       })
     )
@@ -838,7 +834,7 @@ export const storeSuite = (name: string, open: OpenWorld): void => {
           concurrency: "unbounded"
         })
 
-        expect(outcomes.flat().filter(({ _tag }) => _tag === "done").length).toBe(5)
+        expect(fates(outcomes.flat()).filter((fate) => fate === "decided").length).toBe(5)
         expect(yield* balances(world)).toEqual({ a: 65 })
         expect(yield* lettersOf(world)).toEqual([])
       })
@@ -857,9 +853,8 @@ export const storeSuite = (name: string, open: OpenWorld): void => {
         yield* one.take(...bad)
         switches.repaired = true
 
-        yield* Effect.all([running.redrive(bad.map(idOf)), running.redrive(bad.map(idOf).toReversed())], {
-          concurrency: "unbounded"
-        })
+        const { redrive } = running.deadLetters
+        yield* Effect.all([redrive(bad.map(idOf)), redrive(bad.map(idOf).toReversed())], { concurrency: "unbounded" })
 
         expect(yield* balances(world)).toEqual({ a0: 13, a1: 13, a2: 13, a3: 13, a4: 13 })
         expect((yield* rowsOf(world, entries)).length).toBe(5)
@@ -885,7 +880,7 @@ export const storeSuite = (name: string, open: OpenWorld): void => {
           [idOf(second), "behind"],
           [idOf(third), "behind"]
         ])
-        expect(tags(redriven)).toEqual(["done", "done", "done", "done"])
+        expect(fates(redriven)).toEqual(["decided", "decided", "decided", "decided"])
         expect(yield* rowsOf(world, pages)).toContainEqual({ id: "p", text: "1bad23" })
         expect(yield* rowsOf(world, pages)).toContainEqual({ id: "q", text: "1" })
         expect(yield* balances(world)).toEqual({ p: 1, a: 14 })
@@ -992,6 +987,7 @@ export const storeSuite = (name: string, open: OpenWorld): void => {
       ["a definition with a line break", header("definition", "save\nup")],
       ["a definition of 257 characters", header("definition", "d".repeat(257))],
       ["two definitions", header("definition", [Buffer.from("save-up"), Buffer.from("save-up")])],
+      ["a header that is null", { headers: { traceparent: null }, value: null }],
       ["headers of 1 MB and no value", { ...header("junk", Buffer.alloc(1_048_576, 0xff)), value: null }],
       [
         "odd header names and no value",
@@ -1022,6 +1018,8 @@ export const storeSuite = (name: string, open: OpenWorld): void => {
           expect(Buffer.from(parked?.record.value ?? "null").equals(Buffer.from(bad.value ?? "null"))).toBe(true)
           expect(Buffer.from(parked?.record.key ?? "null").equals(Buffer.from(bad.key ?? "null"))).toBe(true)
           expect(tags(yield* one.take(bad))).toEqual(["duplicate"])
+          expect(fates(yield* one.redrive(parked?.id ?? ""))).toEqual(["parked"])
+          expect(idsOf(yield* lettersOf(world))).toEqual([parked?.id ?? ""])
         })
       )
     }

@@ -10,7 +10,7 @@ import { makeWaiters, type Waiters } from "./waiters.ts"
 
 export interface Edge {
   readonly reads: Pick<Pool, "sql" | "use">
-  readonly running: Pick<Running, "submit" | "health" | "counters">
+  readonly running: Pick<Running, "submit" | "health" | "counters" | "deadLetters">
   /** What orders may ask for, and what they get when they don't. */
   readonly orders: OrderSettings
   /** Opens when the service shuts down: who waits for something answers with what is there. */

@@ -13,6 +13,7 @@ const kinds = {
   "not-found": { status: 404, title: "There is no such thing here" },
   "method-not-allowed": { status: 405, title: "The method is not allowed here" },
   "account-closed": { status: 409, title: "The user's account is closed" },
+  discarded: { status: 409, title: "The dead letter was discarded" },
   discontinued: { status: 409, title: "The product is discontinued" },
   exists: { status: 409, title: "It exists already" },
   open: { status: 409, title: "It is still open" },

@@ -85,12 +85,16 @@ const pageQuery = {
   )
 }
 
-/** A list's answer, from the page's items and, if there are more, one of the next page. */
-export const toPage = <A extends { readonly id: string }>(items: ReadonlyArray<A>, { limit }: Page) => {
+/** A list's answer, from the page's items and, if there are more, one of the next page. An item's key is its id. */
+export const toPage = <A extends { readonly id: string }>(
+  items: ReadonlyArray<A>,
+  { limit }: Page,
+  keyOf: (item: A) => string = ({ id }) => id
+) => {
   const last = items.length > limit ? items[limit - 1] : undefined
   return {
     items: items.slice(0, limit),
-    next: last === undefined ? null : Buffer.from(last.id, "utf8").toString("base64url")
+    next: last === undefined ? null : Buffer.from(keyOf(last), "utf8").toString("base64url")
   }
 }
 

@@ -27,10 +27,10 @@ import {
   type TableKind,
   type Tables
 } from "oncebox"
+import { makeAdminApp, type Gauges } from "./admin.ts"
 import { choreography } from "./choreography.ts"
 import { readSettings, type Settings } from "./config.ts"
 import type { Edge } from "./edge.ts"
-import { makeAdminApp, type Gauges } from "./health.ts"
 import { makeApp } from "./http.ts"
 import { listen, type CannotListen } from "./server.ts"
 

@@ -33,7 +33,8 @@ export const standIn = (
     // The stand-in answers every request type with what the test says is its reply.
     submit: submit as unknown as Running["submit"],
     health: () => ({ ready: reasons.length === 0, reasons }),
-    counters: () => ({ ...zeroes, passes: 3, duplicates: 1 })
+    counters: () => ({ ...zeroes, passes: 3, duplicates: 1 }),
+    deadLetters: noDeadLetters
   }
   // Only health asks it anything here: routes read through queries of the test.
   const sql = (options.select ?? (() => Promise.resolve([{}]))) as unknown as Sql
@@ -41,6 +42,17 @@ export const standIn = (
     Effect.tryPromise({ try: async () => run(sql), catch: (cause) => new StoreUnavailable({ message: String(cause) }) })
   const orders: Edge["orders"] = { choreography: true, coordination: "orchestration", definition: "place-order" }
   return { edge: { reads: { sql, use }, running, orders, closing: Latch.makeUnsafe(false) }, submitted }
+}
+
+const unasked = () => Effect.die("nobody looks at dead letters here")
+const noDeadLetters: Edge["running"]["deadLetters"] = {
+  groups: () => Effect.succeed([]),
+  list: unasked,
+  find: unasked,
+  redrive: unasked,
+  redriveAll: unasked,
+  discard: unasked,
+  discardAll: unasked
 }
 
 const zeroes = {
