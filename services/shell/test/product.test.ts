@@ -186,7 +186,7 @@ describe("a list's filter", () => {
   }
 
   test("that is not sent filters nothing", async () => {
-    expect(await asked("")).toMatchObject({ status: 200, pages: [{ limit: 20, where: {} }] })
+    expect((await asked("")).pages).toEqual([{ limit: 20, after: undefined, where: {} }])
   })
 
   test("reaches the query, beside limit and cursor", async () => {
