@@ -1,6 +1,7 @@
 /** Rows come back from Postgres as they went there, whatever is in them; a pool gets over what happens to its connections. */
 import { describe, expect } from "bun:test"
-import { Effect, Exit, Layer, Schema } from "effect"
+import { Effect, Exit, Fiber, Layer, Schema } from "effect"
+import { until } from "../../stack/wait.ts"
 import { database, sharedDatabase } from "./postgres.ts"
 import { startProxy } from "./proxy.ts"
 import { scenario } from "./store-suite.ts"
@@ -18,7 +19,8 @@ const things = Table.make("things", {
     count: Schema.Number,
     whole: Schema.Boolean,
     at: Schema.Date,
-    data: Schema.Unknown
+    data: Schema.Unknown,
+    'a "quoted" name': Schema.NullOr(Schema.String)
   }
 })
 
@@ -33,6 +35,7 @@ const template = {
       whole boolean not null,
       at    timestamptz not null,
       data  jsonb,
+      "a ""quoted"" name" text,
       tags  text[],
       rank  positive not null default 1
     );
@@ -82,6 +85,7 @@ const thing = (over: object = {}) => ({
   whole: true,
   at: new Date("2026-11-21T12:00:00.123Z"),
   data: { a: [1, null, "x"] },
+  'a "quoted" name': "q",
   ...over
 })
 
@@ -244,6 +248,78 @@ describe("a pool", () => {
         proxy.fate = () => "forward"
         expect((yield* asked()).every(Exit.isSuccess)).toBe(true)
       }
+    })
+  )
+
+  const pooled = (name: string, max: number, over: { readonly port?: number } = {}) =>
+    Effect.gen(function* () {
+      const db = yield* sharedDatabase({ schema: "" })
+      const options = { ...db.service, ...over, bounds: { answerMs: 4_000 } }
+      const pool = yield* Effect.acquireRelease(
+        Effect.sync(() => new Pool(options, { name, max, readOnly: true })),
+        (one) => Effect.promise(() => one.close())
+      )
+      return { db, pool }
+    })
+
+  scenario(
+    "opens its connections anew, once, when one is lost while nobody asks",
+    Effect.gen(function* () {
+      const { db, pool } = yield* pooled("idle reads", 3)
+      const asked = Effect.all(
+        Array.from({ length: 9 }, () => Effect.exit(pool.use((sql) => sql`select 1`))),
+        { concurrency: "unbounded" }
+      )
+      const open = () => db.superuser`select pid from pg_stat_activity where application_name = 'idle reads'`
+      yield* asked
+      const before = pool.sql.options
+
+      const [lost, ...others] = yield* Effect.promise(open)
+      yield* Effect.promise(() => db.superuser`select pg_terminate_backend(${lost?.["pid"]})`)
+      yield* Effect.promise(() => until("new connections", 5_000, () => pool.sql.options !== before))
+      const after = pool.sql.options
+      yield* Effect.promise(() => until("the end of the others", 5_000, async () => (await open()).length === 0))
+
+      expect(others).toHaveLength(2)
+      expect((yield* asked).every(Exit.isSuccess)).toBe(true)
+      expect(pool.sql.options).toBe(after)
+    })
+  )
+
+  scenario(
+    "answers again after a connection could not be made",
+    Effect.gen(function* () {
+      const { port } = yield* sharedDatabase({ schema: "" })
+      const proxy = yield* Effect.acquireRelease(
+        Effect.promise(() => startProxy({ host: "127.0.0.1", port })),
+        (started) => Effect.promise(() => started.close())
+      )
+      proxy.fate = () => "cut before"
+      const { pool } = yield* pooled("first reads", 1, { port: proxy.port })
+      const ask = Effect.exit(pool.use((sql) => sql`select 1`))
+
+      const refused = yield* ask
+      proxy.fate = () => "forward"
+
+      expect(Exit.isFailure(refused)).toBe(true)
+      expect(Exit.isSuccess(yield* ask)).toBe(true)
+    })
+  )
+
+  scenario(
+    "goes on with the others' queries when one is at fault, and does not write",
+    Effect.gen(function* () {
+      const { pool } = yield* pooled("faulty reads", 2)
+      const slow = yield* Effect.forkChild(pool.use((sql) => sql`select pg_sleep(0.3)`))
+      const before = pool.sql.options
+
+      const wrong = yield* Effect.flip(pool.use((sql) => sql`select 1 / 0`))
+      const write = yield* Effect.flip(pool.use((sql) => sql`create table t (id int)`))
+
+      expect(wrong.message).toBe("22012: division by zero")
+      expect(write.message).toStartWith("25006: ")
+      yield* Fiber.join(slow)
+      expect(pool.sql.options).toBe(before)
     })
   )
 })
