@@ -147,6 +147,15 @@ describe("a row", () => {
         { text: "by hand", count: 5 },
         { text: "by hand", count: 5 }
       ])
+
+      // by another statement than the one before
+      yield* update([{ ...rows[0], text: "again", count: 6 }], ["text"])
+      yield* update([{ ...rows[1], text: "both", count: 7 }], ["text", "count"])
+
+      expect((yield* load(rows.map(({ id }) => id))).map(({ text, count }) => ({ text, count }))).toEqual([
+        { text: "again", count: 5 },
+        { text: "both", count: 7 }
+      ])
     })
   )
 
@@ -211,6 +220,26 @@ scenario(
     const { message } = yield* Effect.flip(store.lane("topics", [tagged]))
 
     expect(message).toBe("column tags of table things is an array: make it jsonb")
+  })
+)
+
+scenario(
+  "a table or a column that the database does not have is named, with what to do about it",
+  Effect.gen(function* () {
+    const db = yield* database(template)
+    const store = yield* Effect.provideContext(Store, yield* Layer.build(layerPostgres(db.service, "rows")))
+    const key = { key: "id" } as const
+    const lost = Table.make("lost", { ...key, row: { id: Schema.String } })
+    const wider = Table.make("things", { ...key, row: { id: Schema.String, size: Schema.Int, weight: Schema.Int } })
+
+    const messages = yield* Effect.forEach([lost, wider], (table) =>
+      Effect.map(Effect.flip(store.lane("topics", [table])), ({ message }) => message)
+    )
+
+    expect(messages).toEqual([
+      "table lost does not exist or may not be read: run the migrations",
+      "table things has no column size, weight: run the migrations"
+    ])
   })
 )
 
@@ -283,6 +312,34 @@ describe("a pool", () => {
       expect(others).toHaveLength(2)
       expect((yield* asked).every(Exit.isSuccess)).toBe(true)
       expect(pool.sql.options).toBe(after)
+    })
+  )
+
+  scenario(
+    "opens its connections anew, once, when all are lost while they are in use",
+    Effect.gen(function* () {
+      const { db, pool } = yield* pooled("busy reads", 3)
+      const sleeping = () => db.superuser`
+        select pid from pg_stat_activity where application_name = 'busy reads' and wait_event = 'PgSleep'`
+      // whoever hears of it first must not lose the next query to those who hear of it later
+      const twice = Effect.gen(function* () {
+        const lost = yield* Effect.exit(pool.use((sql) => sql`select pg_sleep(20)`))
+        const again = yield* Effect.exit(pool.use((sql) => sql`select pg_sleep(0.3)`))
+        return [Exit.isFailure(lost), Exit.isSuccess(again)]
+      })
+      const asking = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(twice))
+      yield* Effect.promise(() => until("three queries", 5_000, async () => (await sleeping()).length === 3))
+
+      yield* Effect.promise(
+        () => db.superuser`
+          select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'busy reads'`
+      )
+
+      expect(yield* Effect.forEach(asking, (one) => Fiber.join(one))).toEqual([
+        [true, true],
+        [true, true],
+        [true, true]
+      ])
     })
   )
 
