@@ -6,6 +6,7 @@ import { Choreography } from "../choreography.ts"
 import { Topic, type Contract, type Outgoing } from "../message.ts"
 import { Orchestrator } from "../sagas/orchestrator.ts"
 import { Participant } from "../participant.ts"
+import type { SagaView } from "../sagas/definition.ts"
 import { Saga } from "../sagas/saga.ts"
 import type { SagaRow } from "../sagas/tables.ts"
 import { Table } from "../table.ts"
@@ -80,6 +81,37 @@ describe("a participant that joins a choreography", () => {
     expect([put, send]).toEqual([undefined, undefined])
   })
 
+  test("decides the first of the commands that an event may stand for", () => {
+    const either = Choreography.join(desk, [...reactions, Choreography.when(TripOpened, ReleaseSeat, (trip) => trip)])
+    const nowhere = TripOpened.of({ tripId: "t1", city: "Nowhere" })
+
+    expect(decideWith(either, {}, { ...opened, ...choreographed }).send).toEqual([
+      SeatHeld.of({ tripId: "t1", seat: "Oslo" })
+    ])
+    expect(decideWith(either, {}, { ...nowhere, ...choreographed }).send).toEqual([SeatReleased.of({ tripId: "t1" })])
+  })
+
+  test("finds rows by other rows, as for the command", () => {
+    const bookings = Table.make("bookings", { key: "trip", row: { trip: Schema.String, seat: Schema.String } })
+    const places = Table.make("places", { key: "seat", row: { seat: Schema.String, free: Schema.Boolean } })
+    const office = Participant.make("office", { bookings, places }).on(ReleaseSeat, {
+      touches: {
+        bookings: ({ tripId }) => [tripId],
+        places: ({ tripId }, { bookings }) => [bookings.get(tripId)?.seat ?? "none"]
+      },
+      decide: ({ places }) => ({ put: { places: [{ ...(places.get("12A") ?? { seat: "" }), free: true }] } })
+    })
+    const taken = { bookings: [{ trip: "t1", seat: "12A" }], places: [{ seat: "12A", free: false }] }
+    const listening = Choreography.join(office, [Choreography.when(TripClosed, ReleaseSeat, (trip) => trip)])
+
+    const { rows } = decideWith(listening, taken, {
+      ...TripClosed.of({ tripId: "t1", reason: "NO_MONEY" }),
+      ...choreographed
+    })
+
+    expect(rows.places).toEqual([{ seat: "12A", free: true }])
+  })
+
   test("listens to what concerns it only, and there to choreographed messages only", () => {
     const types = [...joined.messages].map(([{ type }, { coordination }]) => [type, coordination])
 
@@ -105,13 +137,11 @@ describe("a participant that joins a choreography", () => {
 
 const step = Saga.step<{ readonly seat: string | null }>()
 const patience = { deadline: "10 seconds", attempts: 2 } as const
-const bookTrip = Saga.define({
+const unbounded = {
   name: "book-trip",
   version: 1,
   data: { seat: Schema.NullOr(Schema.String) },
   pivot: "issue",
-  deadline: "1 minute",
-  stalled: ({ id, reason }) => EndTrip.of({ tripId: id, reason: reason ?? "" }),
   steps: [
     step({
       ...patience,
@@ -139,10 +169,14 @@ const bookTrip = Saga.define({
     }),
     step({ ...patience, name: "issue", ask: ({ id }) => Issue.of({ tripId: id }), success: Issued })
   ]
-})
-const agency = Orchestrator.make("agency", [bookTrip], {
-  starts: [Saga.startedBy({ on: TripOpened, definition: bookTrip, after: "open", data: () => ({ seat: null }) })]
-})
+}
+const ending = { stalled: ({ id, reason }: SagaView<unknown>) => EndTrip.of({ tripId: id, reason: reason ?? "" }) }
+const bookTrip = Saga.define({ ...unbounded, ...ending, deadline: "1 minute" })
+const agencyOf = (definition: typeof bookTrip) =>
+  Orchestrator.make("agency", [definition], {
+    starts: [Saga.startedBy({ on: TripOpened, definition, after: "open", data: () => ({ seat: null }) })]
+  })
+const agency = agencyOf(bookTrip)
 
 const seen = <P extends object>(contract: Contract<P>, payload: P): Outgoing => ({
   ...contract.of(payload),
@@ -172,6 +206,7 @@ describe("a choreographed saga that is watched", () => {
     ["has its seat", [opened, held], "RUNNING", "pay", null],
     ["is paid, of which only the payment was seen", [opened, paid], "RUNNING", "issue", null],
     ["has ended well", [opened, held, paid, issued], "COMPLETED", "issue", null],
+    ["has ended well, though a refusal was seen", [opened, notPaid, issued], "COMPLETED", "issue", null],
     ["found no seat", [opened, noSeat], "COMPENSATING", "pay", "SOLD_OUT"],
     ["was not paid", [opened, held, notPaid], "COMPENSATING", "pay", "NO_MONEY"],
     [
@@ -184,6 +219,14 @@ describe("a choreographed saga that is watched", () => {
     ["is undone", [opened, held, notPaid, closed, released, refunded], "COMPENSATED", "open", "NO_MONEY"]
   ])("%s", (_name, inputs, state, at, reason) => {
     expect(sagaOf(...inputs)).toMatchObject({ id: "t1", state, step: at, reason, coordination: "choreography" })
+  })
+
+  test("goes on once its pivot is done, whatever else was seen", () => {
+    const paidLast = agencyOf(Saga.define({ ...unbounded, ...ending, pivot: "pay" }))
+
+    const { rows } = decideWith(paidLast, {}, opened, closed, paid)
+
+    expect(rows.sagas).toMatchObject([{ state: "RUNNING", step: "issue" }])
   })
 
   test("is undone for the reason that whoever undoes it gives, not for an echo of it", () => {
@@ -258,9 +301,8 @@ describe("the deadline of a choreographed saga", () => {
   test("is the definition's, whatever is seen", () => {
     const end = new Date(decidedAt.getTime() + 60_000)
 
-    expect(row).toMatchObject({ deadline: end, due_at: end })
-    expect(sagaOf(opened, held)).toMatchObject({ deadline: end, due_at: end })
-    expect(sagaOf(opened, noSeat)).toMatchObject({ deadline: end, due_at: end })
+    for (const saga of [row, sagaOf(opened, held), sagaOf(opened, noSeat)])
+      expect([saga.deadline, saga.due_at]).toEqual([end, end])
   })
 
   test("asks for the saga's end, again and again at growing intervals, until it has ended", () => {
@@ -270,6 +312,7 @@ describe("the deadline of a choreographed saga", () => {
       const { send, rows } = decideWith(agency, { sagas: [{ ...saga, deadline: decidedAt, due_at: decidedAt }] }, due)
       expect(send).toMatchObject([{ ...EndTrip.of({ tripId: "t1", reason: "TIMEOUT" }), ...choreographed }])
       saga = rows.sagas[0] ?? saga
+      expect(saga.due_at).toEqual(saga.deadline)
       const wait = (saga.deadline?.getTime() ?? 0) - decidedAt.getTime()
       expect(wait).toBeGreaterThan(last)
       last = wait
@@ -279,6 +322,15 @@ describe("the deadline of a choreographed saga", () => {
     const ended = decideWith(agency, { sagas: [saga] }, closed, released, refunded)
     expect(ended.rows.sagas).toMatchObject([{ state: "COMPENSATED", deadline: null, due_at: null }])
     expect(decideWith(agency, { sagas: [saga] }, issued).rows.sagas).toMatchObject([{ state: "COMPLETED" }])
+  })
+
+  test("that has passed is not moved by what is seen, nor is the next look", () => {
+    const next = new Date(decidedAt.getTime() + 9_000)
+    const pressed = { ...late, deadline: next, due_at: next }
+
+    const [saga] = decideWith(agency, { sagas: [pressed] }, held).rows.sagas
+
+    expect([saga?.step, saga?.deadline, saga?.due_at]).toEqual(["pay", next, next])
   })
 
   test("presses a saga that is stuck while it is being undone, for the reason it is undone for", () => {
@@ -305,5 +357,50 @@ describe("the deadline of a choreographed saga", () => {
 
     expect(again.send).toMatchObject([OpenTrip.of({ tripId: "t1" })])
     expect(again.rows.sagas).toMatchObject([{ attempt: 2 }])
+  })
+
+  test("of a saga that has ended asks for nothing", () => {
+    const over = { ...sagaOf(opened, paid, issued), started_at: late.started_at, due_at: decidedAt }
+
+    const { put, send } = decideWith(agency, { sagas: [over] }, due)
+
+    expect([put, send]).toEqual([undefined, undefined])
+  })
+
+  test("is not there when its definition has none: the saga is looked at once a day, and nobody is asked", () => {
+    const patient = agencyOf(Saga.define({ ...unbounded, ...ending }))
+    const day = 86_400_000
+    let { sagas } = decideWith(patient, {}, opened).rows
+    expect(sagas[0]?.due_at).toEqual(new Date(decidedAt.getTime() + day))
+
+    for (let days = 1; days <= 3; days++) {
+      const { rows, send } = decideWith(patient, { sagas }, due)
+      sagas = rows.sagas
+
+      expect(send).toEqual([])
+      expect(sagas[0]?.due_at).toEqual(new Date(decidedAt.getTime() + (days + 1) * day))
+      expect(rows.saga_log).toEqual([])
+    }
+  })
+
+  test("needs a definition that says how such a saga is ended", () => {
+    const endless = Saga.define({ ...unbounded, deadline: "1 minute" })
+    const context = {
+      id: "c",
+      key: "t1",
+      type: "Book",
+      definition: null,
+      traceparent: null,
+      now: decidedAt,
+      newId: () => "ask"
+    }
+    const message = "book-trip v1 says nothing of how a choreographed saga is ended"
+
+    expect(() => Saga.start(endless, "t1", { seat: null }, { ...choreographed, ...context })).toThrow(
+      message.replace(" v1", "")
+    )
+    expect(() =>
+      decideWith(agencyOf(endless), { sagas: [{ ...late, deadline: decidedAt, due_at: decidedAt }] }, due)
+    ).toThrow(message)
   })
 })

@@ -24,18 +24,12 @@ if (!asked || !opened || !closed || !held || !refused || !released || !checked |
 const ask = () => asked.of({ id: "s", reason: "" })
 const step = Saga.step<object>()
 const patience = { ask, deadline: "10 seconds", attempts: 2 } as const
-const definition = Saga.define({
-  name: "things",
-  version: 1,
-  data: {},
-  pivot: "end",
-  steps: [
-    step({ ...patience, name: "open", success: opened, undo: { ask, done: closed } }),
-    step({ ...patience, name: "hold", success: held, failure: refused, undo: { ask, done: released } }),
-    step({ ...patience, name: "check", success: checked }),
-    step({ ...patience, name: "end", success: ended })
-  ]
-})
+const open = step({ ...patience, name: "open", success: opened, undo: { ask, done: closed } })
+const hold = step({ ...patience, name: "hold", success: held, failure: refused, undo: { ask, done: released } })
+const check = step({ ...patience, name: "check", success: checked })
+const end = step({ ...patience, name: "end", success: ended })
+const things = { name: "things", version: 1, data: {}, pivot: "end" } as const
+const definition = Saga.define({ ...things, steps: [open, hold, check, end] })
 
 const saga = (change: Partial<SagaRow>): SagaRow => ({
   id: "s",
@@ -105,6 +99,19 @@ test.each<
     })
   }
 )
+
+test("a saga that is undone says what is left of its steps that can be, the last of them first", () => {
+  const pay = step({ ...patience, name: "pay", success: message("Paid"), undo: { ask, done: message("Repaid") } })
+  const longer = Saga.define({ ...things, steps: [open, check, hold, pay, end] })
+  const left = {
+    done: ["open", "hold"],
+    waitingFor: { step: "pay", messages: ["Repaid"] },
+    remaining: ["hold", "open"]
+  }
+
+  expect(progressOf(longer, saga({ ...undoing, step: "pay" }))).toEqual(left)
+  expect(progressOf(longer, saga({ ...undoing, ...choreographed, step: "pay", seen: ["Paid"] }))).toEqual(left)
+})
 
 test("a saga at a step that its definition does not have is a defect", () => {
   expect(() => progressOf(definition, saga({ step: "other" }))).toThrow("things v1 has no step other")

@@ -1,6 +1,7 @@
 /** Rows come back from Postgres as they went there, whatever is in them; a pool gets over what happens to its connections. */
 import { describe, expect } from "bun:test"
-import { Effect, Exit, Layer, Schema } from "effect"
+import { Effect, Exit, Fiber, Layer, Schema } from "effect"
+import { until } from "../../stack/wait.ts"
 import { database, sharedDatabase } from "./postgres.ts"
 import { startProxy } from "./proxy.ts"
 import { scenario } from "./store-suite.ts"
@@ -18,7 +19,8 @@ const things = Table.make("things", {
     count: Schema.Number,
     whole: Schema.Boolean,
     at: Schema.Date,
-    data: Schema.Unknown
+    data: Schema.Unknown,
+    'a "quoted" name': Schema.NullOr(Schema.String)
   }
 })
 
@@ -33,6 +35,7 @@ const template = {
       whole boolean not null,
       at    timestamptz not null,
       data  jsonb,
+      "a ""quoted"" name" text,
       tags  text[],
       rank  positive not null default 1
     );
@@ -82,6 +85,7 @@ const thing = (over: object = {}) => ({
   whole: true,
   at: new Date("2026-11-21T12:00:00.123Z"),
   data: { a: [1, null, "x"] },
+  'a "quoted" name': "q",
   ...over
 })
 
@@ -142,6 +146,15 @@ describe("a row", () => {
       expect((yield* load(rows.map(({ id }) => id))).map(({ text, count }) => ({ text, count }))).toEqual([
         { text: "by hand", count: 5 },
         { text: "by hand", count: 5 }
+      ])
+
+      // by another statement than the one before
+      yield* update([{ ...rows[0], text: "again", count: 6 }], ["text"])
+      yield* update([{ ...rows[1], text: "both", count: 7 }], ["text", "count"])
+
+      expect((yield* load(rows.map(({ id }) => id))).map(({ text, count }) => ({ text, count }))).toEqual([
+        { text: "again", count: 5 },
+        { text: "both", count: 7 }
       ])
     })
   )
@@ -210,6 +223,26 @@ scenario(
   })
 )
 
+scenario(
+  "a table or a column that the database does not have is named, with what to do about it",
+  Effect.gen(function* () {
+    const db = yield* database(template)
+    const store = yield* Effect.provideContext(Store, yield* Layer.build(layerPostgres(db.service, "rows")))
+    const key = { key: "id" } as const
+    const lost = Table.make("lost", { ...key, row: { id: Schema.String } })
+    const wider = Table.make("things", { ...key, row: { id: Schema.String, size: Schema.Int, weight: Schema.Int } })
+
+    const messages = yield* Effect.forEach([lost, wider], (table) =>
+      Effect.map(Effect.flip(store.lane("topics", [table])), ({ message }) => message)
+    )
+
+    expect(messages).toEqual([
+      "table lost does not exist or may not be read: run the migrations",
+      "table things has no column size, weight: run the migrations"
+    ])
+  })
+)
+
 describe("a pool", () => {
   scenario(
     "answers again after its connections were lost, cut off or stopped",
@@ -244,6 +277,106 @@ describe("a pool", () => {
         proxy.fate = () => "forward"
         expect((yield* asked()).every(Exit.isSuccess)).toBe(true)
       }
+    })
+  )
+
+  const pooled = (name: string, max: number, over: { readonly port?: number } = {}) =>
+    Effect.gen(function* () {
+      const db = yield* sharedDatabase({ schema: "" })
+      const options = { ...db.service, ...over, bounds: { answerMs: 4_000 } }
+      const pool = yield* Effect.acquireRelease(
+        Effect.sync(() => new Pool(options, { name, max, readOnly: true })),
+        (one) => Effect.promise(() => one.close())
+      )
+      return { db, pool }
+    })
+
+  scenario(
+    "opens its connections anew, once, when one is lost while nobody asks",
+    Effect.gen(function* () {
+      const { db, pool } = yield* pooled("idle reads", 3)
+      const asked = Effect.all(
+        Array.from({ length: 9 }, () => Effect.exit(pool.use((sql) => sql`select 1`))),
+        { concurrency: "unbounded" }
+      )
+      const open = () => db.superuser`select pid from pg_stat_activity where application_name = 'idle reads'`
+      yield* asked
+      const before = pool.sql.options
+
+      const [lost, ...others] = yield* Effect.promise(open)
+      yield* Effect.promise(() => db.superuser`select pg_terminate_backend(${lost?.["pid"]})`)
+      yield* Effect.promise(() => until("new connections", 5_000, () => pool.sql.options !== before))
+      const after = pool.sql.options
+      yield* Effect.promise(() => until("the end of the others", 5_000, async () => (await open()).length === 0))
+
+      expect(others).toHaveLength(2)
+      expect((yield* asked).every(Exit.isSuccess)).toBe(true)
+      expect(pool.sql.options).toBe(after)
+    })
+  )
+
+  scenario(
+    "opens its connections anew, once, when all are lost while they are in use",
+    Effect.gen(function* () {
+      const { db, pool } = yield* pooled("busy reads", 3)
+      const sleeping = () => db.superuser`
+        select pid from pg_stat_activity where application_name = 'busy reads' and wait_event = 'PgSleep'`
+      // whoever hears of it first must not lose the next query to those who hear of it later
+      const twice = Effect.gen(function* () {
+        const lost = yield* Effect.exit(pool.use((sql) => sql`select pg_sleep(20)`))
+        const again = yield* Effect.exit(pool.use((sql) => sql`select pg_sleep(0.3)`))
+        return [Exit.isFailure(lost), Exit.isSuccess(again)]
+      })
+      const asking = yield* Effect.forEach([1, 2, 3], () => Effect.forkChild(twice))
+      yield* Effect.promise(() => until("three queries", 5_000, async () => (await sleeping()).length === 3))
+
+      yield* Effect.promise(
+        () => db.superuser`
+          select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'busy reads'`
+      )
+
+      expect(yield* Effect.forEach(asking, (one) => Fiber.join(one))).toEqual([
+        [true, true],
+        [true, true],
+        [true, true]
+      ])
+    })
+  )
+
+  scenario(
+    "answers again after a connection could not be made",
+    Effect.gen(function* () {
+      const { port } = yield* sharedDatabase({ schema: "" })
+      const proxy = yield* Effect.acquireRelease(
+        Effect.promise(() => startProxy({ host: "127.0.0.1", port })),
+        (started) => Effect.promise(() => started.close())
+      )
+      proxy.fate = () => "cut before"
+      const { pool } = yield* pooled("first reads", 1, { port: proxy.port })
+      const ask = Effect.exit(pool.use((sql) => sql`select 1`))
+
+      const refused = yield* ask
+      proxy.fate = () => "forward"
+
+      expect(Exit.isFailure(refused)).toBe(true)
+      expect(Exit.isSuccess(yield* ask)).toBe(true)
+    })
+  )
+
+  scenario(
+    "goes on with the others' queries when one is at fault, and does not write",
+    Effect.gen(function* () {
+      const { pool } = yield* pooled("faulty reads", 2)
+      const slow = yield* Effect.forkChild(pool.use((sql) => sql`select pg_sleep(0.3)`))
+      const before = pool.sql.options
+
+      const wrong = yield* Effect.flip(pool.use((sql) => sql`select 1 / 0`))
+      const write = yield* Effect.flip(pool.use((sql) => sql`create table t (id int)`))
+
+      expect(wrong.message).toBe("22012: division by zero")
+      expect(write.message).toStartWith("25006: ")
+      yield* Fiber.join(slow)
+      expect(pool.sql.options).toBe(before)
     })
   )
 })

@@ -374,6 +374,34 @@ describe("a saga's deadlines", () => {
     expect(Math.max(...deadlines) - Math.min(...deadlines)).toBeGreaterThan(4_000)
   })
 
+  test("one saga adds another part of its own at each attempt and at each step", () => {
+    const partsOf = (words: ReadonlyArray<string>, seconds: number) => waits(words) / seconds - 1
+    const undoing = ["TripOpened", "SeatHeld", "VisaRefused", "SeatReleased"]
+    const parts = [
+      partsOf(["TripOpened", "deadline"], 40),
+      partsOf(["TripOpened", "deadline", "deadline"], 80),
+      partsOf([...undoing, "deadline"], 20),
+      partsOf([...undoing, "deadline", "deadline"], 40)
+    ]
+
+    expect(new Set(parts.map((part) => part.toFixed(4))).size).toBe(parts.length)
+  })
+
+  test("the next look at a saga in time stays where it is; it is moved when it is passed, or would be too late", () => {
+    const begun = play(["TripOpened"]).row
+    const after = (row: SagaRow, input: SagaInput, seconds: number) =>
+      advance(bookTrip, row, input, { ...contextOf("late", 1), now: new Date(noon + seconds * 1_000) })?.row
+    const first = begun.due_at
+    if (first === null) throw new Error("nobody looks at it")
+
+    const inTime = after(begun, answer("SeatHeld"), 5)
+    expect(inTime?.due_at).toEqual(first)
+    expect(inTime?.deadline).toEqual(new Date(noon + 35_000))
+    expect(after(begun, answer("SeatHeld"), 200)?.due_at).toEqual(new Date(noon + 230_000))
+    const farOff = { ...begun, due_at: new Date(noon + 500_000) }
+    expect(after(farOff, answer("SeatHeld"), 5)?.due_at).toEqual(new Date(noon + 35_000))
+  })
+
   test("all steps before the pivot share one, and it cuts the last wait short", () => {
     const begun = play(["TripOpened"])
     const late = (minutesLater: number): Context => ({
@@ -660,6 +688,12 @@ describe("a definition is refused when", () => {
       "a step after the pivot may fail",
       { pivot: "hold seat", steps },
       "step visa of book-trip comes after the pivot and can only succeed"
+    ],
+    ["it gives no time", { deadline: 0 }, "book-trip needs a deadline that lies ahead"],
+    [
+      "it is cancelled by what a step fails with",
+      { cancelledBy: SeatRefused },
+      "book-trip has two uses of the reply SeatRefused"
     ],
     [
       "two steps share a reply",

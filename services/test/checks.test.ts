@@ -1,7 +1,7 @@
 /** Each check finds what it is there for: a small world in which all is well, broken in one place at a time. */
 import { expect, test } from "bun:test"
 import { violations, type checks } from "./checks.ts"
-import type { Expected, World } from "./checks/check.ts"
+import { handles, type Expected, type World } from "./checks/check.ts"
 import type { Planned } from "./orders.ts"
 
 const at = (second: number): Date => new Date(Date.UTC(2026, 0, 1, 0, 0, second))
@@ -28,7 +28,10 @@ const expected: Expected = {
       { id: "tea", price: 30, quantity: 10 },
       { id: "cup", price: 5, quantity: 0 }
     ],
-    accounts: [{ id: "ann", balance: 100 }]
+    accounts: [
+      { id: "ann", balance: 100 },
+      { id: "bob", balance: 7 }
+    ]
   },
   placed: new Map([
     [bought, planned("a", [tea], { status: "APPROVED" })],
@@ -38,7 +41,13 @@ const expected: Expected = {
   subscribers: [
     { consumer: "payment", topic: "payments-commands", type: "ProcessPaymentCommand" },
     { consumer: "user", topic: "payments-events", type: "PaymentProcessedEvent" },
-    { consumer: "orchestrator", topic: "payments-events", type: "PaymentProcessedEvent" }
+    { consumer: "orchestrator", topic: "payments-events", type: "PaymentProcessedEvent" },
+    {
+      consumer: "shipment",
+      topic: "payments-events",
+      type: "PaymentProcessedEvent",
+      coordination: "choreography"
+    }
   ]
 }
 
@@ -108,7 +117,12 @@ const log = (saga_id: string, state: "COMPLETED" | "COMPENSATED") => [
 ]
 
 const command = { id: "m1", topic: "payments-commands", type: "ProcessPaymentCommand" }
-const event = { id: "m2", topic: "payments-events", type: "PaymentProcessedEvent" }
+const event = {
+  id: "m2",
+  topic: "payments-events",
+  type: "PaymentProcessedEvent",
+  coordination: "orchestration"
+} as const
 
 const good: World = {
   orders: [
@@ -126,7 +140,10 @@ const good: World = {
     { ...reservation(returned), status: "CANCELLED", lines: [teaLine], total: 60 },
     { ...reservation(late), status: "FAILED", lines: [], total: 0, reason: "OUT_OF_STOCK", product_id: "cup" }
   ],
-  accounts: [{ user_id: "ann", opening_balance: 100, balance: 40, position: 4, opened_at: at(0), closed_at: null }],
+  accounts: [
+    { user_id: "ann", opening_balance: 100, balance: 40, position: 4, opened_at: at(0), closed_at: null },
+    { user_id: "bob", opening_balance: 7, balance: 7, position: 1, opened_at: at(0), closed_at: null }
+  ],
   payments: [
     { ...payment(bought), status: "PROCESSED", balance: 40, position: 2 },
     { ...payment(returned), status: "REFUNDED", balance: -20, position: 3, refund_balance: 40, refund_position: 4 }
@@ -135,7 +152,8 @@ const good: World = {
     { ...entry(1, 100, 100), kind: "OPENING", order_id: null },
     { ...entry(2, -60, 40), kind: "PAYMENT", order_id: bought },
     { ...entry(3, -60, -20), kind: "PAYMENT", order_id: returned },
-    { ...entry(4, 60, 40), kind: "REFUND", order_id: returned }
+    { ...entry(4, 60, 40), kind: "REFUND", order_id: returned },
+    { ...entry(1, 7, 7), user_id: "bob", kind: "OPENING", order_id: null }
   ],
   users: [
     {
@@ -144,6 +162,16 @@ const good: World = {
       email: "ann@example.org",
       balance: 40,
       position: 4,
+      status: "ACTIVE",
+      version: 1,
+      created_at: at(0)
+    },
+    {
+      id: "bob",
+      name: "Bob",
+      email: "bob@example.org",
+      balance: 7,
+      position: 1,
       status: "ACTIVE",
       version: 1,
       created_at: at(0)
@@ -181,12 +209,25 @@ const charge = (status: "CHARGED" | "REFUNDED", amount = 60) =>
 /** A world in which the order that was bought is paid with a card, of which this amount was taken. */
 const paidByCard = (amount: number): World => ({
   ...good,
-  payments: good.payments.map((row) => (row.order_id === bought ? { ...row, method: "card", charge: "ch_1" } : row)),
+  orders: good.orders.map((row) => (row.id === bought ? { ...row, payment: { method: "card", card: "card-1" } } : row)),
+  payments: [
+    { ...payment(bought), method: "card", status: "PROCESSED", charge: "ch_1", balance: null, position: null },
+    { ...payment(returned), status: "REFUNDED", balance: 40, position: 2, refund_balance: 100, refund_position: 3 },
+    { ...payment(late), method: "card", status: "FAILED", balance: null, position: null, reason: "CARD_DECLINED" }
+  ],
+  accounts: good.accounts.map((row) => (row.user_id === "ann" ? { ...row, balance: 100, position: 3 } : row)),
+  users: good.users.map((row) => (row.id === "ann" ? { ...row, balance: 100, position: 3 } : row)),
+  ledger: [
+    { ...entry(1, 100, 100), kind: "OPENING", order_id: null },
+    { ...entry(2, -60, 40), kind: "PAYMENT", order_id: returned },
+    { ...entry(3, 60, 100), kind: "REFUND", order_id: returned },
+    { ...entry(1, 7, 7), user_id: "bob", kind: "OPENING", order_id: null }
+  ],
   charges: [charge("CHARGED", amount)]
 })
 
 test("nothing is wrong with a card that was charged once for what stands, or gave all back", () => {
-  expect(violations(paidByCard(60), expected)["charged"]).toBeUndefined()
+  expect(violations(paidByCard(60), expected)).toEqual({})
   expect(violations({ ...good, charges: [charge("REFUNDED")] }, expected)).toEqual({})
 })
 
@@ -204,13 +245,31 @@ const twice = (table: keyof World, index: number): World => ({
   [table]: [...good[table], ...good[table].slice(index, index + 1)]
 })
 
+/** The world with one more row in a table. */
+const more = <K extends keyof World>(table: K, row: World[K][number]): World => ({
+  ...good,
+  [table]: [...good[table], row]
+})
+const cancelling = (order_id: string) => ({ order_id, status: "CANCELLING" as const, reason: null, at: at(3) })
+
+test("nothing is wrong with an order that was being cancelled before it was rejected, or whose prices are known", () => {
+  expect(violations(more("history", cancelling(returned)), expected)).toEqual({})
+  expect(violations(changed("orders", 1, { lines: [teaLine], total: 60 }), expected)).toEqual({})
+})
+
 const broken: Readonly<Record<keyof typeof checks, Readonly<Record<string, World>>>> = {
   terminal: {
+    "an order is still being cancelled": changed("orders", 1, { status: "CANCELLING" }),
+    "an order was placed by nobody": more("orders", order("00000000-0000-7000-8000-000000000009", [cup])),
     "an order is still open": changed("orders", 0, { status: "CREATED" }),
     "an order was answered and is not there": without("orders", 2),
     "one request made two orders": changed("orders", 2, { id: "00000000-0000-7000-8000-000000000009" })
   },
   outcomes: {
+    "an order that comes too late is rejected for another reason": changed("orders", 2, { reason: "USER_UNKNOWN" }),
+    "an order has another quantity": changed("orders", 0, { lines: [{ ...teaLine, quantity: 1 }] }),
+    "an order has another product": changed("orders", 0, { lines: [{ ...teaLine, productId: "cup" }] }),
+    "an order has no lines": changed("orders", 0, { lines: [] }),
     "an order that was to be approved is rejected": changed("orders", 0, {
       status: "REJECTED",
       reason: "OUT_OF_STOCK"
@@ -226,6 +285,14 @@ const broken: Readonly<Record<keyof typeof checks, Readonly<Record<string, World
     })
   },
   stock: {
+    "a reservation holds another product": changed("orders", 0, { items: [{ ...tea, productId: "cup" }] }),
+    "a reservation holds less than was ordered": changed("orders", 0, { items: [{ ...tea, quantity: 3 }] }),
+    "a reservation holds a part of what was ordered": changed("orders", 0, { items: [tea, cup] }),
+    "more is reserved than there was": {
+      ...changed("orders", 0, { items: [{ ...tea, quantity: 12 }] }),
+      products: changed("products", 0, { quantity: -2 }).products,
+      reservations: changed("reservations", 0, { lines: [{ ...teaLine, quantity: 12 }], total: 360 }).reservations
+    },
     "stock was taken twice": changed("products", 0, { quantity: 6 }),
     "stock was given back twice": changed("products", 0, { quantity: 10 }),
     "a product is gone": without("products", 1),
@@ -239,6 +306,9 @@ const broken: Readonly<Record<keyof typeof checks, Readonly<Record<string, World
     "an account is gone": without("accounts", 0)
   },
   ledgers: {
+    "an entry has another position": changed("ledger", 3, { position: 5 }),
+    "the account has another balance": changed("accounts", 0, { balance: 41 }),
+    "nobody has a ledger": more("ledger", { ...entry(1, 5, 5), user_id: "nobody", kind: "OPENING", order_id: null }),
     "an entry is missing": without("ledger", 1),
     "an entry is there twice": twice("ledger", 3),
     "an entry has another amount": changed("ledger", 1, { amount: -59 }),
@@ -247,6 +317,10 @@ const broken: Readonly<Record<keyof typeof checks, Readonly<Record<string, World
     "a ledger has no account": changed("ledger", 3, { user_id: "bob" })
   },
   movements: {
+    "what was paid was given back to another": changed("ledger", 3, { user_id: "bob" }),
+    "nobody's payment was given back": more("ledger", { ...entry(5, 60, 100), kind: "REFUND", order_id: late }),
+    "a payment that failed was taken": changed("payments", 0, { status: "FAILED" }),
+    "a payment that stands was given back": changed("payments", 1, { status: "PROCESSED" }),
     "an order was paid twice": changed("ledger", 2, { order_id: bought }),
     "an order was given back twice": twice("ledger", 3),
     "a deposit was made twice": { ...good, ledger: [...good.ledger, deposit(5), deposit(6)] },
@@ -256,6 +330,8 @@ const broken: Readonly<Record<keyof typeof checks, Readonly<Record<string, World
     "a refund has no entry": without("ledger", 3)
   },
   states: {
+    "an approved order has stock for another total": changed("reservations", 0, { total: 61 }),
+    "an approved order has other stock": changed("reservations", 0, { lines: [{ ...teaLine, quantity: 1 }] }),
     "an approved order has no stock": changed("reservations", 0, { status: "CANCELLED" }),
     "an approved order is not paid": changed("payments", 0, { status: "FAILED" }),
     "an approved order is not shipped": without("shipments", 0),
@@ -265,6 +341,8 @@ const broken: Readonly<Record<keyof typeof checks, Readonly<Record<string, World
     "a rejected order is shipped": changed("shipments", 1, { status: "CREATED" })
   },
   histories: {
+    "an approved order was being cancelled": more("history", cancelling(bought)),
+    "nobody has a history": more("history", { order_id: "nobody", status: "CREATED", reason: null, at: at(1) }),
     "a history has no end": without("history", 1),
     "a history has two ends": twice("history", 1),
     "a history ends otherwise": changed("history", 1, { status: "REJECTED" }),
@@ -280,6 +358,8 @@ const broken: Readonly<Record<keyof typeof checks, Readonly<Record<string, World
     "a saga has no order": changed("sagas", 2, { id: "nobody" })
   },
   sagaLogs: {
+    "a log ends with a gap": changed("sagaLog", 1, { position: 3 }),
+    "a saga is further than its log": changed("sagas", 0, { position: 3 }),
     "a log has a gap": changed("sagaLog", 0, { position: 3 }),
     "a log lacks its end": without("sagaLog", 1),
     "a step was taken twice": twice("sagaLog", 1),
@@ -292,11 +372,13 @@ const broken: Readonly<Record<keyof typeof checks, Readonly<Record<string, World
     "a card was charged twice": { ...paidByCard(60), charges: [charge("CHARGED"), charge("CHARGED")] }
   },
   readModel: {
+    "a user has another balance": changed("users", 0, { balance: 41 }),
     "a user has an old balance": changed("users", 0, { balance: 100, position: 1 }),
     "a user has the balance of another entry": changed("users", 0, { position: 2 }),
     "an account's user is gone": without("users", 0)
   },
   delivered: {
+    "a choreographed message was lost": changed("outbox", 1, { coordination: "choreography" }),
     "a message was lost on its way to one of two": without("inbox", 2),
     "a message was lost on its way": without("inbox", 0),
     "another one saw it": changed("inbox", 0, { consumer: "order" })
@@ -305,6 +387,7 @@ const broken: Readonly<Record<keyof typeof checks, Readonly<Record<string, World
     "a message was put aside": { ...good, letters: [{ consumer: "user", id: "m2", reason: "decision-failed" }] }
   },
   records: {
+    "a record is on another topic": changed("records", 2, { topic: "orders-events" }),
     "a record comes from nowhere": changed("records", 2, { id: "m7" }),
     "a record is of another type": changed("records", 2, { type: "PaymentFailedEvent" }),
     "a message was never published": without("records", 2)
@@ -323,4 +406,47 @@ test("what was put aside counts as seen", () => {
   const world: World = { ...without("inbox", 0), letters: [{ consumer: "payment", id: "m1", reason: "unreadable" }] }
 
   expect(Object.keys(violations(world, expected))).toEqual(["letters"])
+})
+
+test("a subscriber handles a type of its topic, in its style if it says so", () => {
+  const subscriber = { consumer: "user", topic: event.topic, type: event.type }
+
+  expect(handles(subscriber, event)).toBe(true)
+  expect(handles({ ...subscriber, coordination: "orchestration" }, event)).toBe(true)
+  expect(handles({ ...subscriber, coordination: "choreography" }, event)).toBe(false)
+  expect(handles(subscriber, { ...event, topic: "orders-events" })).toBe(false)
+  expect(handles(subscriber, { ...event, type: "PaymentFailedEvent" })).toBe(false)
+})
+
+/** What is wrong when an order was to come to this outcome, and there were so many cups. */
+const expecting = (world: World, id: string, outcome: Planned["outcome"], cups = 0) => {
+  const items = id === late ? [cup] : [tea]
+  const products = expected.plan.products.map((one) => (one.id === "cup" ? { ...one, quantity: cups } : one))
+  const placed = new Map([...expected.placed, [id, planned("x", items, outcome)]])
+  return Object.keys(violations(world, { ...expected, plan: { ...expected.plan, products }, placed }))
+}
+
+test("an order that races with its cancel is approved at its prices, or rejected for the cancel", () => {
+  const racing = { status: "RACING" } as const
+
+  expect(expecting(changed("orders", 1, { reason: "USER_CANCELLED" }), returned, racing)).toEqual([])
+  expect(expecting(good, bought, racing)).toEqual([])
+  expect(expecting(good, returned, racing)).toEqual(["outcomes"])
+  expect(expecting(changed("orders", 0, { lines: [{ ...teaLine, price: 60 }] }), bought, racing)).toContain("outcomes")
+})
+
+test("of orders that compete for stock as many are approved as there was, at their prices", () => {
+  const competing = { status: "FIRST_COME" } as const
+  const sold = { status: "APPROVED" as const, reason: null, lines: [cupLine], total: 5 }
+
+  expect(expecting(good, late, competing, 1)).toContain("outcomes")
+  expect(expecting(changed("orders", 2, sold), late, competing, 1)).not.toContain("outcomes")
+  const dearer = { ...sold, lines: [{ ...cupLine, price: 6 }], total: 6 }
+  expect(expecting(changed("orders", 2, dearer), late, competing, 1)).toContain("outcomes")
+})
+
+test("of many things that are wrong some are told", () => {
+  const letters = Array.from({ length: 50 }, (_, n) => ({ consumer: "user", id: `m${n}`, reason: "unreadable" }))
+
+  expect(violations({ ...good, letters }, expected).letters).toHaveLength(20)
 })

@@ -1,6 +1,6 @@
 /** The card processor charges once per key, and fails as it is told. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { mkdtempSync, rmSync } from "node:fs"
+import { appendFileSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { startProcessor, type Processor, type ProcessorControl, type ProcessorEntry } from "../processor.ts"
@@ -155,27 +155,101 @@ describe("the processor", () => {
     expect(await charge("charge:o-9", { amount: 10, card })).toEqual([201, { id: charged?.id, status: "CHARGED" }])
   })
 
-  test("answers late, after it took effect", async () => {
-    const { charge, control, entry } = client(processor.url)
+  test("loses a decline as it loses a charge, and never a refusal of what was no charge", async () => {
+    const { charge, control } = client(processor.url)
+    await charge("charge:o-11", { amount: 10, card })
+    await control({ loseAnswers: 1, declineAbove: 0 })
+
+    const refused = await charge("charge:o-11", { amount: 11, card })
+    const lost = await charge("charge:o-12", { amount: 10, card }).catch(({ code }) => code)
+    const declined = await charge("charge:o-12", { amount: 10, card })
+    await control({ declineAbove: null })
+
+    expect([refused, lost, declined]).toEqual([
+      [422, { reason: "KEY_REUSED" }],
+      "ECONNRESET",
+      [402, { reason: "CARD_DECLINED" }]
+    ])
+  })
+
+  test("has a name of its own for each charge", async () => {
+    const { charge, entry } = client(processor.url)
+
+    const keys = ["charge:a", "charge:b", "charge:c"]
+    for (const key of keys) await charge(key, { amount: 10, card })
+
+    expect(new Set(await Promise.all(keys.map(async (key) => (await entry(key))?.id))).size).toBe(3)
+  })
+
+  test("refuses to give back what can't be a key", async () => {
+    expect(await client(processor.url).refund("a b")).toEqual([400, { reason: "INVALID" }])
+  })
+
+  test("answers late", async () => {
+    const { charge, control } = client(processor.url)
     await control({ delayMs: 300 })
     const started = performance.now()
 
-    const answering = charge("charge:o-10", { amount: 10, card })
-    while ((await entry("charge:o-10")) === undefined) await Bun.sleep(1)
-    const recordedAfter = performance.now() - started
-    await answering
+    await charge("charge:o-10", { amount: 10, card })
     const answeredAfter = performance.now() - started
     await control({ delayMs: 0 })
 
-    expect(recordedAfter).toBeLessThan(answeredAfter)
     expect(answeredAfter).toBeGreaterThanOrEqual(290)
+  })
+
+  test("that answers too late to be heard has charged all the same", async () => {
+    const { control, entry } = client(processor.url)
+    await control({ delayMs: 60_000 })
+    const left = new AbortController()
+
+    const answer = fetch(`${processor.url}/charges`, {
+      method: "POST",
+      headers: { ...json, "idempotency-key": "charge:o-13" },
+      body: JSON.stringify({ amount: 10, card }),
+      signal: left.signal
+    }).catch(({ name }: Error) => name)
+    while ((await entry("charge:o-13")) === undefined) await Bun.sleep(1)
+    left.abort()
+    await control({ delayMs: 0 })
+
+    expect(await answer).toBe("AbortError")
+    expect((await entry("charge:o-13"))?.status).toBe("CHARGED")
+  })
+
+  test("listens on loopback only", () => {
+    expect(new URL(processor.url).hostname).toBe("127.0.0.1")
   })
 
   test("refuses a control that it does not know", async () => {
     const { control } = client(processor.url)
 
     expect((await control({ loseAnswers: -1 }))[0]).toBe(400)
+    await control({ declineAbove: 7 })
+    expect(await control({ delayMs: 1 })).toEqual([200, { down: false, delayMs: 1, loseAnswers: 0, declineAbove: 7 }])
+    await control({ delayMs: 0, declineAbove: null })
     expect(await control({})).toEqual([200, { down: false, delayMs: 0, loseAnswers: 0, declineAbove: null }])
+  })
+
+  test("knows from its record what became of a key last, but for a line that a kill cut off", async () => {
+    const record = join(dir, "cut.jsonl")
+    const before = startProcessor({ record })
+    await client(before.url).charge("charge:o-1", { amount: 10, card })
+    await client(before.url).refund("charge:o-1")
+    await before.stop()
+    appendFileSync(record, '\n{"key":"charge:o-2","id":"ch_2","amo')
+
+    const restarted = startProcessor({ record })
+    await client(restarted.url).charge("charge:o-3", { amount: 10, card })
+    await restarted.stop()
+    const again = startProcessor({ record })
+    try {
+      const { entry } = client(again.url)
+      expect((await entry("charge:o-1"))?.status).toBe("REFUNDED")
+      expect(await entry("charge:o-2")).toBeUndefined()
+      expect((await entry("charge:o-3"))?.status).toBe("CHARGED")
+    } finally {
+      await again.stop()
+    }
   })
 
   test("knows after a kill what it had answered before", async () => {

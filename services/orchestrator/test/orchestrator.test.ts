@@ -21,9 +21,12 @@ import {
 } from "../../payment/contract.ts"
 import {
   CancelProductReservationCommand,
+  OrderQuotedEvent,
+  OrderQuoteFailedEvent,
   ProductReservationCancelledEvent,
   ProductReservationFailedEvent,
   ProductReservedEvent,
+  QuoteOrderCommand,
   ReserveProductCommand
 } from "../../product/contract.ts"
 import {
@@ -107,7 +110,29 @@ const asking: ReadonlyArray<readonly [string, ReadonlyArray<Input>, Outgoing]> =
   ["undoing is asked for as often as it takes", [...toPay, notPaid, deadline, deadline, deadline, deadline], unreserve]
 ]
 
-test.each(asking)("%s", (_name, inputs, asked) => {
+const payFirst = { ...wanted, definition: "pay-first" } as const
+const createdToPay = OrderCreatedEvent.of(payFirst)
+const quoted = OrderQuotedEvent.of({ orderId, lines, total: 4000 })
+const notQuoted = OrderQuoteFailedEvent.of({ orderId, reason: "OUT_OF_STOCK", productId: "teapot" })
+const rejectToPay = RejectOrderCommand.of({ ...payFirst, reason: "OUT_OF_STOCK" })
+
+const payingFirst: ReadonlyArray<readonly [string, ReadonlyArray<Input>, Outgoing]> = [
+  ["an order that pays first is to be quoted", [createdToPay], QuoteOrderCommand.of({ orderId, items })],
+  ["a quoted order is to be paid", [createdToPay, quoted], pay],
+  [
+    "a quoted order that is paid is to be reserved at the quoted prices",
+    [createdToPay, quoted, paid],
+    ReserveProductCommand.of({ orderId, items, lines })
+  ],
+  ["an order that can't be quoted is rejected", [createdToPay, notQuoted], rejectToPay],
+  ["an order that was paid first and is not reserved is refunded", [createdToPay, quoted, paid, notReserved], refund],
+  ["and then rejected: a quote holds nothing", [createdToPay, quoted, paid, notReserved, refunded], rejectToPay]
+]
+
+test.each([
+  ...asking.map(([name, ...rest]) => [name, "place-order", ...rest] as const),
+  ...payingFirst.map(([name, ...rest]) => [name, "pay-first", ...rest] as const)
+])("%s (%s)", (_name, definition, inputs, asked) => {
   const { send } = decideWith(orchestrator, {}, ...inputs)
 
   expect(send).toMatchObject([{ ...asked, correlation: orderId, coordination: "orchestration", definition }])

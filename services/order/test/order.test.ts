@@ -320,3 +320,61 @@ test("a view shows the prices once they are known", () => {
   expect(orderView(row).items).toEqual(wanted.items)
   expect(orderView({ ...row, lines: priced.lines }).items).toEqual(priced.lines)
 })
+
+describe("an order's style, and what else it was placed with,", () => {
+  const style = { coordination: "choreography" } as const
+
+  test.each<readonly [string, Input]>([
+    ["are kept and announced when it is placed", { request: PlaceOrder, payload: { ...wanted, ...style } }],
+    ["are kept and announced when it is created", { ...CreateOrderCommand.of(wanted), ...style }]
+  ])("%s", (_name, input) => {
+    const { send, rows } = decideWith(order, {}, input)
+
+    expect(rows.orders).toMatchObject([{ country, ...style }])
+    expect(send).toEqual([OrderCreatedEvent.of(wanted, { ...style, definition })])
+  })
+
+  test("are kept when it is rejected before it was created", () => {
+    const { orderId: _orderId, ...context } = { ...wanted, lines: null, total: null }
+    for (const input of [reject("TIMEOUT"), CancelOrderCommand.of({ orderId, reason: "TIMEOUT", order: context })]) {
+      const { send, rows } = decideWith(order, {}, { ...input, ...style })
+
+      expect(rows.orders).toMatchObject([{ status: "REJECTED", country, ...style }])
+      expect(send).toEqual([OrderRejectedEvent.of({ orderId, reason: "TIMEOUT" }, { ...style, definition })])
+    }
+  })
+})
+
+test("an order's history says why", () => {
+  const { orders_history } = decideWith(order, {}, create, cancel, reject("SAGA")).rows
+
+  expect(orders_history.map(({ status, reason }) => [status, reason])).toEqual([
+    ["CREATED", null],
+    ["CANCELLING", "USER_CANCELLED"],
+    ["REJECTED", "USER_CANCELLED"]
+  ])
+})
+
+test("an order that is being cancelled keeps its reason, in what is announced and when it is ended", () => {
+  const suspected: Order = { ...cancelling, reason: "SUSPICIOUS" }
+
+  const announced = decideWith(order, { orders: [suspected] }, { due: "orders", key: orderId })
+  const ended = decideWith(order, { orders: [suspected] }, CancelOrderCommand.of({ orderId, reason: "TIMEOUT" }))
+
+  expect(announced.send?.at(-1)).toEqual(OrderCancelRequestedEvent.of({ orderId, reason: "SUSPICIOUS" }, orchestrated))
+  expect(ended.send).toEqual([rejected("SUSPICIOUS")])
+})
+
+test("a cancelling is announced again after a minute, however old the order is", () => {
+  const old: Order = { ...row, created_at: new Date(0), due_at: new Date(decidedAt.getTime() + 600_000) }
+
+  const { rows } = decideWith(order, { orders: [old] }, cancel)
+
+  expect(rows.orders[0]?.due_at).toEqual(new Date(decidedAt.getTime() + 60_000))
+})
+
+test("an order that is archived stays archived since then", () => {
+  const archived: Order = { ...row, status: "REJECTED", archived_at: new Date(0) }
+
+  expect(decideWith(order, { orders: [archived] }, archive).rows.orders[0]?.archived_at).toEqual(new Date(0))
+})

@@ -1,9 +1,9 @@
 /** Payments with a card, decision by decision, and in every order of what may come. */
-import { describe, expect, test } from "bun:test"
+import { afterAll, describe, expect, test } from "bun:test"
 import fc from "fast-check"
 import type { Outgoing } from "oncebox"
 import { decidedAt, decideWith, type Input } from "oncebox/testing"
-import { Charge, Refund } from "../card.ts"
+import { cardCallers, Charge, Refund } from "../card.ts"
 import {
   PaymentFailedEvent,
   PaymentProcessedEvent,
@@ -48,8 +48,11 @@ const cases: ReadonlyArray<Case> = [
   ["a payment is given back by the processor", [pay(), taken, undo], [], [giveBack], "REFUNDING"],
   ["asked for again meanwhile, nothing is said", [pay(), taken, undo, undo], [], [], "REFUNDING"],
   ["given back, it says so", [pay(), taken, undo, back], [refunded], [], "REFUNDED"],
+  ["told of twice, it says so once", [pay(), taken, undo, back, back], [], [], "REFUNDED"],
+  ["a charge that is told of twice is one payment", [pay(), taken, taken], [], [], "PROCESSED"],
   ["and again", [pay(), taken, undo, back, undo], [refunded], [], "REFUNDED"],
   ["an undo waits for the processor's answer", [pay(), undo], [], [], "UNDOING"],
+  ["and so does another", [pay(), undo, undo], [], [], "UNDOING"],
   ["what was charged meanwhile is given back", [pay(), undo, taken], [], [giveBack], "REFUNDING"],
   ["what was declined meanwhile is nothing to give back", [pay(), undo, declined], [nothingBack], [], "CANCELLED"],
   ["a payment that is being undone is refused", [pay(), undo, pay()], [failed("ALREADY_CANCELLED")], [], "UNDOING"],
@@ -70,6 +73,42 @@ test.each(cases)("%s", (_name, inputs, send, call, status) => {
   expect(decided.rows.ledger).toEqual([])
 })
 
+test("a payment keeps the processor's name for its charge, whenever it was told, and says when it last changed", () => {
+  for (const inputs of [
+    [pay(), taken],
+    [pay(), undo, taken],
+    [pay(), taken, undo, back]
+  ])
+    expect(decideWith(payment, bank, ...inputs).rows.payments[0]?.charge).toBe("c1")
+
+  const [asked] = decideWith(payment, bank, pay()).rows.payments
+  if (asked === undefined) throw new Error("there is no payment")
+  const before = [{ ...asked, updated_at: new Date(0) }]
+  for (const inputs of [[taken], [declined], [undo]])
+    expect(decideWith(payment, { ...bank, payments: before }, ...inputs).rows.payments[0]?.updated_at).toEqual(
+      decidedAt
+    )
+})
+
+test("what a choreographed order takes along is given to the call, and told with the answer", () => {
+  const order = {
+    definition: "place-order",
+    userId: "ann",
+    items: [{ productId: "tea", quantity: 1 }],
+    payment: { method: "card", card: "card-1" },
+    country: "NL",
+    lines: [{ productId: "tea", quantity: 1, price: 4_000 }],
+    total: 4_000
+  } as const
+  const known = ProcessPaymentCommand.of({ orderId, userId: "ann", amount: 4_000, payment: order.payment, order })
+
+  expect(decideWith(payment, bank, known).call).toEqual([Charge.of(orderId, { ...request, order })])
+  const answer = Charge.answered(orderId, { ...request, order }, { status: "CHARGED", charge: "c1" })
+  expect(decideWith(payment, bank, known, answer).send).toEqual([
+    PaymentProcessedEvent.of({ orderId, ...movement, order })
+  ])
+})
+
 describe("in every order of commands and answers", () => {
   test("a card is charged once at most, and no charge is kept for a payment that was undone", () => {
     fc.assert(
@@ -81,9 +120,12 @@ describe("in every order of commands and answers", () => {
           // what the processor did, and what it has yet to answer
           const waiting: Array<Input> = []
           let [charges, refunds] = [0, 0]
+          let rows: Parameters<typeof decideWith<typeof payment.tables>>[1] = bank
           const tell = (input: Input): void => {
             inputs.push(input)
-            for (const { contract } of decideWith(payment, bank, ...inputs).call ?? []) {
+            const decided = decideWith(payment, rows, input)
+            rows = decided.rows
+            for (const { contract } of decided.call ?? []) {
               if (contract.kind === Charge.kind) charges += 1
               else refunds += 1
               waiting.push(contract.kind === Refund.kind ? back : declines ? declined : taken)
@@ -98,7 +140,7 @@ describe("in every order of commands and answers", () => {
           expect(charges).toBeLessThanOrEqual(1)
           const undone = moves.includes("undo")
           expect(refunds).toBe(undone && charges === 1 && !declines ? 1 : 0)
-          const [row] = inputs.length === 0 ? [] : decideWith(payment, bank, ...inputs).rows.payments
+          const [row] = rows.payments ?? []
           if (charges === 1)
             expect(row?.status).toBe(
               declines
@@ -113,5 +155,74 @@ describe("in every order of commands and answers", () => {
       ),
       { seed: 20261121, numRuns: 2_000 }
     )
+  })
+})
+
+describe("the card processor is asked", () => {
+  let says = { status: 200, body: "" }
+  const asked: Array<readonly [method: string, path: string, key: string | null, body: string]> = []
+  const processor = Bun.serve({
+    hostname: "127.0.0.1",
+    port: 0,
+    fetch: async (sent) => {
+      const { pathname } = new URL(sent.url)
+      asked.push([sent.method, pathname, sent.headers.get("idempotency-key"), await sent.text()])
+      return new Response(says.body, { status: says.status })
+    }
+  })
+  afterAll(() => processor.stop(true))
+  const url = processor.url.origin
+  const answering = (status: number, body: unknown) => void (says = { status, body: JSON.stringify(body) })
+  const carry = async (kind: string, what: object, key = orderId) => {
+    asked.length = 0
+    const caller = cardCallers(url).find(({ call }) => call.kind === kind)
+    const signal = AbortSignal.timeout(4_000)
+    return await caller?.carry(what, { key, idempotencyKey: `${kind}:${key}`, attempt: 1, signal })
+  }
+
+  test("for a charge, under the call's key, and not told of the order", async () => {
+    answering(201, { id: "ch_1" })
+
+    const said = await carry("charge", { ...request, order: { userId: "ann" } })
+
+    expect(said).toEqual({ status: "CHARGED", charge: "ch_1" })
+    expect(asked).toEqual([["POST", "/charges", `charge:${orderId}`, JSON.stringify(request)]])
+  })
+
+  test.each<readonly [unknown, string]>([
+    [{ reason: "CARD_DECLINED" }, "CARD_DECLINED"],
+    [{ reason: "no, thanks" }, "CARD_REFUSED"],
+    [{}, "CARD_REFUSED"],
+    ["no", "CARD_REFUSED"]
+  ])("and a refusal that says %p is %p", async (said, reason) => {
+    answering(402, said)
+
+    expect(await carry("charge", request)).toEqual({ status: "REFUSED", reason })
+  })
+
+  test("for the money back, by the name of the charge", async () => {
+    answering(200, { id: "ch_1", status: "REFUNDED" })
+
+    expect(await carry("refund", {}, "a/b c")).toEqual({ status: "REFUNDED" })
+    expect(asked.map(([method, path]) => [method, path])).toEqual([["POST", "/charges/charge%3Aa%2Fb%20c/refund"]])
+  })
+
+  test("and whatever else it answers says nothing: the call is carried out again", async () => {
+    for (const status of [200, 202, 400, 422, 500, 503]) {
+      answering(status, { id: "ch_1", reason: "CARD_DECLINED" })
+      await expect(carry("charge", request)).rejects.toThrow(`the card processor answered ${status}`)
+    }
+    for (const status of [201, 402, 404, 503]) {
+      answering(status, { status: "REFUNDED" })
+      await expect(carry("refund", {})).rejects.toThrow(`the card processor answered ${status}`)
+    }
+  })
+
+  test("only if there is one: without, a charge is refused, and one that was made waits to be given back", async () => {
+    const [charging, refunding] = cardCallers(undefined)
+    const attempt = { key: orderId, idempotencyKey: "", attempt: 1, signal: AbortSignal.timeout(4_000) }
+
+    expect(await charging?.carry(request, attempt)).toEqual({ status: "REFUSED", reason: "CARDS_NOT_TAKEN" })
+    expect(async () => await refunding?.carry({}, attempt)).toThrow("set CARD_PROCESSOR_URL")
   })
 })

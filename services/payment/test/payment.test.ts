@@ -176,6 +176,57 @@ test.each([0, 900, 1_000_000_000_000])("an account is opened for a new user, wit
   expect(rows.ledger).toHaveLength(1)
 })
 
+test("a failure on demand fails an order by its cost, however it is paid, and takes nothing", () => {
+  const rules = { failure_rules: [{ step: "pay", above: 3_999, percent: 0, seed: "", delay_ms: null }] }
+  const card = ProcessPaymentCommand.of({
+    orderId,
+    userId: "ann",
+    amount: 4000,
+    payment: { method: "card", card: "card-1" }
+  })
+
+  for (const command of [pay(4000), card]) {
+    const { send, call, rows } = decideWith(payment, { ...bank, ...rules }, command)
+
+    expect([send, call]).toEqual([[failed("FAILED_ON_DEMAND")], undefined])
+    expect(rows.accounts).toEqual(bank.accounts)
+  }
+  expect(decideWith(payment, { ...bank, ...rules }, pay(3_999)).send).toEqual([paid(3_999, 6_001)])
+})
+
+test("what a choreographed order takes along is told with its payment", () => {
+  const items = [{ productId: "tea", quantity: 1 }]
+  const order = {
+    definition: "place-order",
+    userId: "ann",
+    items,
+    payment: { method: "account" },
+    country: null,
+    lines: [{ productId: "tea", quantity: 1, price: 4000 }],
+    total: 4000
+  } as const
+  const command = ProcessPaymentCommand.of({ orderId, userId: "ann", amount: 4000, payment: order.payment, order })
+
+  expect(decideWith(payment, bank, command).send).toEqual([
+    PaymentProcessedEvent.of({ orderId, userId: "ann", amount: 4000, balance: 6000, position: 2, order })
+  ])
+})
+
+test("rows say when they changed: a payment that is given back, an account that is opened after it was closed", () => {
+  const before = new Date(0)
+  const settled = decideWith(payment, bank, pay(4000)).rows
+  const payments = settled.payments.map((row) => ({ ...row, updated_at: before }))
+
+  expect(decideWith(payment, { ...settled, payments }, refund()).rows.payments[0]?.updated_at).toEqual(decidedAt)
+  const [closed] = decideWith(payment, {}, close("eve")).rows.accounts
+  if (closed === undefined) throw new Error("there is no account")
+  const accounts = [{ ...closed, opened_at: before, closed_at: before }]
+  expect(decideWith(payment, { accounts }, UserCreatedEvent.of({ userId: "eve", balance: 9 })).rows.accounts).toEqual([
+    { ...account("eve", 9), closed_at: before }
+  ])
+  expect(decideWith(payment, { accounts }, close("eve")).put).toBeUndefined()
+})
+
 test("an account that is open already says what it was opened with", () => {
   const again = UserCreatedEvent.of({ userId: "ann", balance: 1 })
 

@@ -1,12 +1,15 @@
-import { expect, test } from "bun:test"
+import { describe, expect, test } from "bun:test"
 import fc from "fast-check"
 import type { Outgoing } from "oncebox"
 import { decidedAt, decideWith, type Input } from "oncebox/testing"
 import {
   CancelProductReservationCommand,
+  OrderQuotedEvent,
+  OrderQuoteFailedEvent,
   ProductReservationCancelledEvent,
   ProductReservationFailedEvent,
   ProductReservedEvent,
+  QuoteOrderCommand,
   ReserveProductCommand
 } from "../contract.ts"
 import {
@@ -34,11 +37,10 @@ const stocked = (id: string, price: number, quantity: number): Product => ({
 })
 const shop = { products: [stocked("teapot", 2000, 5), stocked("cup", 300, 5), stocked("palace", 100_000_000, 20_000)] }
 
-const reserve = (items: Readonly<Record<string, number>>, order = orderId) =>
-  ReserveProductCommand.of({
-    orderId: order,
-    items: Object.entries(items).map(([productId, quantity]) => ({ productId, quantity }))
-  })
+const itemsOf = (wanted: Readonly<Record<string, number>>) =>
+  Object.entries(wanted).map(([productId, quantity]) => ({ productId, quantity }))
+const reserve = (wanted: Readonly<Record<string, number>>, order = orderId) =>
+  ReserveProductCommand.of({ orderId: order, items: itemsOf(wanted) })
 const cancel = (order = orderId) => CancelProductReservationCommand.of({ orderId: order })
 const discontinue = (id: string, precondition: "*" | ReadonlyArray<string> = "*") => ({
   request: DiscontinueProduct,
@@ -50,14 +52,15 @@ const edit = (id: string, precondition: "*" | ReadonlyArray<string>) => ({
 })
 const add = (id: string, quantity: number) => ({ request: AddStock, payload: { id, quantity } })
 
-const reserved = ProductReservedEvent.of({
+const priced = {
   orderId,
   lines: [
     { productId: "teapot", quantity: 2, price: 2000 },
     { productId: "cup", quantity: 5, price: 300 }
   ],
   total: 5500
-})
+}
+const reserved = ProductReservedEvent.of(priced)
 const failed = (reason: string, productId: string | null = null) =>
   ProductReservationFailedEvent.of({ orderId, reason, productId })
 const cancelled = ProductReservationCancelledEvent.of({ orderId })
@@ -279,4 +282,73 @@ test("a cancel is never refused, even if more stock came than there was room for
   const full = decideWith(product, shop, reserve({ cup: 5 }), add("cup", 1_000_000_000), cancel())
 
   expect(stockOf(full.rows)).toMatchObject({ cup: 1_000_000_005 })
+})
+
+test("a failure on demand fails an order by its own rule, and takes nothing", () => {
+  const rule = (step: string, percent: number) => ({ step, above: null, percent, seed: "", delay_ms: null })
+  const given = (percent: number) => ({ ...shop, failure_rules: [rule("reserve", percent), rule("pay", 100)] })
+
+  const { send, rows } = decideWith(product, given(100), reserve(table))
+
+  expect(send).toEqual([failed("FAILED_ON_DEMAND")])
+  expect(rows.products).toEqual(shop.products)
+  expect(decideWith(product, given(0), reserve(table)).send).toEqual([reserved])
+})
+
+test("an order may come to the greatest amount", () => {
+  const { send } = decideWith(product, shop, reserve({ palace: 10_000 }))
+
+  expect(send?.map(({ contract, payload }) => [contract.type, payload])).toMatchObject([
+    ["ProductReservedEvent", { total: 1_000_000_000_000 }]
+  ])
+})
+
+describe("a quote", () => {
+  const items = itemsOf(table)
+  const refusedQuote = (reason: string, productId: string) => OrderQuoteFailedEvent.of({ orderId, reason, productId })
+
+  test("says what a reservation would, and takes nothing", () => {
+    const { send, put } = decideWith(product, shop, QuoteOrderCommand.of({ orderId, items }))
+
+    expect(send).toEqual([OrderQuotedEvent.of(priced)])
+    expect(put).toBeUndefined()
+  })
+
+  test.each<readonly [string, ReadonlyArray<Input>, Readonly<Record<string, number>>, string, string]>([
+    ["of more than there is", [], { teapot: 1, cup: 6 }, "OUT_OF_STOCK", "cup"],
+    ["of what nobody knows", [], { teapot: 1, spoon: 1 }, "PRODUCT_UNKNOWN", "spoon"],
+    ["of what is discontinued", [discontinue("cup")], table, "PRODUCT_DISCONTINUED", "cup"]
+  ])("%s is refused, and says of what", (_name, before, wanted, reason, productId) => {
+    const items = itemsOf(wanted)
+    const { send, put } = decideWith(product, shop, ...before, QuoteOrderCommand.of({ orderId, items }))
+
+    expect(send).toEqual([refusedQuote(reason, productId)])
+    expect(put).toBeUndefined()
+  })
+
+  test("and a reservation tell what a choreographed order takes along", () => {
+    const order = {
+      definition: "pay-first",
+      userId: "ann",
+      items,
+      payment: { method: "account" },
+      country: null,
+      lines: null,
+      total: null
+    } as const
+
+    expect(decideWith(product, shop, QuoteOrderCommand.of({ orderId, items, order })).send).toEqual([
+      OrderQuotedEvent.of({ ...priced, order })
+    ])
+    expect(decideWith(product, shop, ReserveProductCommand.of({ orderId, items, order })).send).toEqual([
+      ProductReservedEvent.of({ ...priced, order })
+    ])
+  })
+})
+
+test("a reservation says when it was cancelled", () => {
+  const { rows } = decideWith(product, shop, reserve(table))
+  const reservations = rows.reservations.map((row) => ({ ...row, updated_at: new Date(0) }))
+
+  expect(decideWith(product, { ...rows, reservations }, cancel()).rows.reservations[0]?.updated_at).toEqual(decidedAt)
 })

@@ -1,5 +1,5 @@
 /** What events stand for when an order is choreographed, where it matters that it is not another thing. */
-import { expect, test } from "bun:test"
+import { describe, expect, test } from "bun:test"
 import { Choreography } from "oncebox"
 import { decidedAt, decideWith } from "oncebox/testing"
 import { PaymentProcessedEvent } from "../../payment/contract.ts"
@@ -76,4 +76,68 @@ test("a quote for an order that was cancelled is refused", () => {
   )
 
   expect(send).toEqual([OrderQuoteFailedEvent.of({ orderId, reason: "ALREADY_CANCELLED", productId: null })])
+})
+
+/** The commands that an event of an order stands for, with what they say. */
+type Asked = readonly [type: string, payload: object]
+const asked = (type: string, payload: object): ReadonlyArray<Asked> =>
+  choreography.flatMap(({ event, command, asks }) => {
+    const said = event.type === type ? asks(payload) : undefined
+    return said === undefined ? [] : [[command.type, said]]
+  })
+const placed = { userId: "ann", items, payment: { method: "card", card: "card-1" }, country: "NL" } as const
+const contextOf = (definition: string) => ({ definition, ...placed, lines: linesAt(200), total: 400 })
+
+describe.each(["place-order", "pay-first"])("an order of definition %s", (definition) => {
+  const order = contextOf(definition)
+  const paysFirst = definition === "pay-first"
+  const toPay: Asked = [
+    "ProcessPaymentCommand",
+    { orderId, userId: "ann", amount: 400, payment: placed.payment, order }
+  ]
+  const toShip: Asked = ["CreateShipmentCommand", { orderId, userId: "ann", items, country: "NL", order }]
+  const toReserve: Asked = ["ReserveProductCommand", { orderId, items, lines: linesAt(200), order }]
+
+  test("is begun by its first step, with all that the others will need", () => {
+    const first = paysFirst ? "QuoteOrderCommand" : "ReserveProductCommand"
+
+    expect(asked("OrderCreatedEvent", { orderId, definition, ...placed })).toEqual([
+      [first, { orderId, items, order: { ...order, lines: null, total: null } }]
+    ])
+  })
+
+  test.each<readonly [string, object, ReadonlyArray<Asked>]>([
+    ["OrderQuotedEvent", {}, paysFirst ? [toPay] : []],
+    ["ProductReservedEvent", {}, [paysFirst ? toShip : toPay]],
+    ["PaymentProcessedEvent", { amount: 400 }, [paysFirst ? toReserve : toShip]],
+    ["ShipmentCreatedEvent", {}, [["ApproveOrderCommand", { orderId, lines: linesAt(200), total: 400 }]]]
+  ])("goes on after %s with what comes next in it", (type, more, commands) => {
+    expect(asked(type, { orderId, ...more, order })).toEqual(commands)
+  })
+
+  test("takes its prices from the event that tells them", () => {
+    const unpriced = { ...order, lines: null, total: null }
+    const type = paysFirst ? "OrderQuotedEvent" : "ProductReservedEvent"
+
+    expect(asked(type, { orderId, lines: linesAt(200), total: 400, order: unpriced })).toEqual([toPay])
+    expect(asked(type, { orderId, order: unpriced })).toEqual([])
+  })
+})
+
+test.each(["OrderQuoteFailedEvent", "ProductReservationFailedEvent", "PaymentFailedEvent", "ShipmentFailedEvent"])(
+  "%s ends an order, and says why",
+  (type) => {
+    expect(asked(type, { orderId, reason: "OUT_OF_STOCK" })).toEqual([
+      ["CancelOrderCommand", { orderId, reason: "OUT_OF_STOCK" }]
+    ])
+  }
+)
+
+test("an order that is rejected is taken back by everybody", () => {
+  expect(asked("OrderRejectedEvent", { orderId, reason: "OUT_OF_STOCK" })).toEqual(
+    ["CancelProductReservationCommand", "RefundPaymentCommand", "CancelShipmentCommand"].map((command) => [
+      command,
+      { orderId }
+    ])
+  )
 })

@@ -142,6 +142,12 @@ describe("PUT, DELETE and added stock", () => {
     })
   }
 
+  test("too much stock is told how much there is", async () => {
+    const { text } = await answered("/products/mug/stock", stock, { _tag: "full", quantity: 5 })
+
+    expect(JSON.parse(text)).toMatchObject({ detail: "There are 5 of mug, and there can be 1000000000 at most." })
+  })
+
   const notTried: ReadonlyArray<readonly [string, string, RequestInit, number, string]> = [
     ["an edit without If-Match", "mug", put(edit, {}), 428, "precondition-required"],
     ["an ETag without quotes", "mug", put(edit, { "If-Match": "3" }), 400, "invalid-header"],
@@ -186,7 +192,7 @@ describe("a list's filter", () => {
   }
 
   test("that is not sent filters nothing", async () => {
-    expect(await asked("")).toMatchObject({ status: 200, pages: [{ limit: 20, where: {} }] })
+    expect((await asked("")).pages).toEqual([{ limit: 20, after: undefined, where: {} }])
   })
 
   test("reaches the query, beside limit and cursor", async () => {

@@ -1,7 +1,8 @@
 import { describe, expect, test } from "bun:test"
 import { Effect } from "effect"
+import { Hono, type Context } from "hono"
 import { routes } from "../../order/http.ts"
-import { bodyLimitBytes } from "../request.ts"
+import { bodyLimitBytes, preferredWaitSeconds, toPage, traceparent } from "../request.ts"
 import { bodyOf, json, quietly, standIn, withApp } from "./stand-ins.ts"
 
 quietly()
@@ -103,6 +104,21 @@ describe("a body", () => {
     })
   }
 
+  test("that names a field at great length is not told the whole name", async () => {
+    const { problem } = await refusal("/orders", json({ ...order, ["x".repeat(3_000)]: 1 }))
+
+    expect(problem["errors"]).toMatchObject([{ field: "x".repeat(100) }])
+  })
+
+  test("may spell its media type in capitals", async () => {
+    const { edge, submitted } = standIn(({ payload }) => Effect.succeed(payload))
+    const type = { "Content-Type": 'Application/JSON ; Charset="UTF-8"' }
+
+    await withApp(edge, routes(edge, queries), async (app) => void (await app.request("/orders", json(order, type))))
+
+    expect(submitted).toHaveLength(1)
+  })
+
   test("with thousands of mistakes is told a few of them", async () => {
     const unknown = Object.fromEntries(Array.from({ length: 3_000 }, (_, n) => [`field${n}`, n]))
 
@@ -129,6 +145,60 @@ describe("a header", () => {
       expect(submitted.map(({ options }) => options?.traceparent)).toEqual([undefined, undefined])
     })
   })
+})
+
+/** What a function finds out about a request with this header. */
+const readOf = async <A>(name: string, value: string | undefined, read: (c: Context) => A): Promise<A | undefined> => {
+  let found: A | undefined
+  const app = new Hono().get("/", (c) => {
+    found = read(c)
+    return c.body(null, 204)
+  })
+  await app.request("/", { headers: value === undefined ? {} : { [name]: value } })
+  return found
+}
+
+describe("the wait that a client prefers", () => {
+  test.each<readonly [string | undefined, number]>([
+    [undefined, 0],
+    ["wait=5", 5],
+    ["Wait = 5", 5],
+    ['wait="5"', 5],
+    ["respond-async, wait=5; foo", 5],
+    ["wait=30", 30],
+    ["wait=31", 30],
+    ["wait=999999999", 30],
+    ["await=5", 0],
+    ["respond-async; wait=5", 0],
+    ["wait=5s", 0],
+    ["wait=-5", 0],
+    ["wait", 0]
+  ])("%p is %p seconds", async (prefer, seconds) => {
+    expect(await readOf("Prefer", prefer, preferredWaitSeconds)).toBe(seconds)
+  })
+})
+
+describe("a traceparent", () => {
+  const [trace, span] = ["0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"]
+
+  test.each<readonly [string, boolean]>([
+    [`00-${trace}-${span}-01`, true],
+    [`cc-${trace}-${span}-00`, true],
+    [`ff-${trace}-${span}-01`, false],
+    [`00-${"0".repeat(32)}-${span}-01`, false],
+    [`00-${trace}-${"0".repeat(16)}-01`, false],
+    [`00-${trace}-${span}-01-more`, false]
+  ])("%s is one: %p", async (header, valid) => {
+    expect(await readOf("traceparent", header, traceparent)).toBe(valid ? header : undefined)
+  })
+})
+
+test("a page says where the next one begins, if there is one", () => {
+  const page = { limit: 2, after: undefined, where: {} }
+  const [a, b, c] = [{ id: "a" }, { id: "b" }, { id: "c" }]
+
+  expect(toPage([a, b], page)).toEqual({ items: [a, b], next: null })
+  expect(toPage([a, b, c], page)).toEqual({ items: [a, b], next: Buffer.from("b").toString("base64url") })
 })
 
 test("an unknown route is 404", async () => {

@@ -125,6 +125,23 @@ test("a user is closed: 204", async () => {
   expect(submitted).toMatchObject([{ type: "CloseUser", payload: { id: "ann", precondition: "*" } }])
 })
 
+test("a key stands for the user and the version too, not for the body alone", async () => {
+  const key = { "Idempotency-Key": "k" }
+  const sent = await Promise.all([
+    answered("/users/ann", put(edit, { ...key, "If-Match": '"1"' }), done),
+    answered("/users/ann", put(edit, { ...key, "If-Match": '"2"' }), done),
+    answered("/users/bob", put(edit, { ...key, "If-Match": '"1"' }), done),
+    answered("/users/ann", { method: "DELETE", headers: { ...key, "If-Match": '"1"' } }, done),
+    answered("/users/ann", { method: "DELETE", headers: { ...key, "If-Match": '"2"' } }, done),
+    answered("/users/bob", { method: "DELETE", headers: { ...key, "If-Match": '"1"' } }, done)
+  ])
+
+  const fingerprints = sent.flatMap(({ submitted }) => submitted.map(({ options }) => options?.fingerprint))
+  expect(fingerprints).toHaveLength(6)
+  expect(new Set(fingerprints.slice(0, 3)).size).toBe(3)
+  expect(new Set(fingerprints.slice(3)).size).toBe(3)
+})
+
 test("users are listed by their status, and by nothing else", async () => {
   const pages: Array<unknown> = []
   const users: Queries["users"] = async (page) => {

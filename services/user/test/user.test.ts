@@ -43,6 +43,11 @@ const cases: ReadonlyArray<readonly [string, ReadonlyArray<Input>, Partial<User>
     [opened, PaymentRefundedEvent.of({ orderId, refund: null })],
     { balance: 10_000, position: 1 }
   ],
+  [
+    "a payment with a card leaves the balance as it is",
+    [opened, PaymentProcessedEvent.of({ orderId, userId: "ann", amount: 4000, balance: null, position: null })],
+    { balance: 10_000, position: 1 }
+  ],
   ["late news changes nothing", [paidAgain, opened, refunded, paid], { balance: 9999, position: 4 }],
   ["news told twice changes nothing", [opened, paid, paid, opened], { balance: 6000, position: 2 }],
   ["missed news is made up for by what comes later", [refunded], { balance: 10_000, position: 3 }]
@@ -52,6 +57,10 @@ test.each(cases)("%s", (_name, inputs, expected) => {
   const { rows } = decideWith(user, { users: [ann] }, ...inputs)
 
   expect(rows.users).toEqual([{ ...ann, ...expected }])
+})
+
+test("news told again writes no row", () => {
+  expect(decideWith(user, { users: [ann] }, opened, paid, paid).put).toBeUndefined()
 })
 
 test.each(news)("news of an unknown user is ignored: $contract.type", (message) => {
@@ -235,5 +244,13 @@ describe("a deposit", () => {
 
     for (const { send } of asks) expect(send).toEqual([command])
     expect(asks.map(({ rows }) => rows.deposits[0]?.due_at)).toEqual([1, 3, 7, 15, 25].map(minutes))
+  })
+
+  test("is asked again after a minute when the clock was set back", () => {
+    const ahead: Deposit = { ...pending, created_at: minutes(5), due_at: decidedAt }
+
+    const { rows } = decideWith(user, { users: [ann], deposits: [ahead] }, { due: "deposits", key: depositId })
+
+    expect(rows.deposits[0]?.due_at).toEqual(minutes(1))
   })
 })
