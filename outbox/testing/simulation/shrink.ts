@@ -1,12 +1,11 @@
 /** Makes a failing run simpler: fewer choices, and more of them harmless. */
 
-/** How many runs are spent on it. */
-const mostTries = 2_000
-
 /** Choices that still fail, of which neither a stretch can be left out nor one be made harmless, within the tries there are. */
 export const shrunk = (
   taken: ReadonlyArray<number>,
-  fails: (choices: ReadonlyArray<number>) => boolean
+  fails: (choices: ReadonlyArray<number>) => boolean,
+  /** How many runs may be spent on it. */
+  mostTries: number
 ): ReadonlyArray<number> => {
   let best = taken
   let tries = 0

@@ -14,6 +14,8 @@ export interface SimulationOptions extends Partial<Omit<RunLimits, "trace">> {
   readonly runs: number
   /** The next run's seed is so much more: 1 unless several processes share the seeds. */
   readonly every?: number
+  /** How many runs may be spent on making a failure simpler (2,000). */
+  readonly shrinking?: number
 }
 
 /** A run in which something did not hold. */
@@ -44,7 +46,7 @@ const usual: RunLimits = { stepsPerRequest: 12, faultPercent: 8, without: [], tr
 
 /** Plays runs of a scenario until one fails. */
 export const simulate = (scenario: Scenario, options: SimulationOptions): Simulated => {
-  const { seed: first, runs: most, every = 1, ...rest } = options
+  const { seed: first, runs: most, every = 1, shrinking = 2_000, ...rest } = options
   const limits: RunLimits = { ...usual, ...rest }
   const counts: Record<string, number> = {}
   let digest = 0n
@@ -59,7 +61,7 @@ export const simulate = (scenario: Scenario, options: SimulationOptions): Simula
     // runs may be shared out: what they come to together does not depend on how
     digest ^= Bun.hash.wyhash(`${seed} ${end.digest}`)
     elapsedMs += end.elapsedMs
-    if (end.wrong.length > 0) failure = failureOf(scenario, limits, seed, end, choices.taken)
+    if (end.wrong.length > 0) failure = failureOf(scenario, limits, { seed, shrinking }, end, choices.taken)
   }
   return { runs, counts, digest: digest.toString(16).padStart(16, "0"), elapsedMs, failure }
 }
@@ -74,13 +76,13 @@ export const replay = (
 const failureOf = (
   scenario: Scenario,
   limits: RunLimits,
-  seed: number,
+  { seed, shrinking }: { readonly seed: number; readonly shrinking: number },
   { wrong }: RunEnd,
   taken: ReadonlyArray<number>
 ): Failure => {
   const fails = (choices: ReadonlyArray<number>): boolean =>
     new Run(scenario, replayed(choices), limits).play().wrong.length > 0
-  const choices = shrunk(taken, fails)
+  const choices = shrunk(taken, fails, shrinking)
   const end = replay(scenario, choices, limits)
   return { seed, wrong, choices, shrunk: end.wrong, diagram: sequenceDiagram(end.trace.lines, end.wrong) }
 }

@@ -4,6 +4,8 @@
  */
 import { availableParallelism } from "node:os"
 import { parseArgs } from "node:util"
+// before anything is decoded: it compiles schemas instead of interpreting them
+import "effect/schema/SchemaJITCompiler/enable"
 import { simulate, type Failure, type Simulated } from "oncebox/testing"
 import { shop } from "./shop.ts"
 
