@@ -1,6 +1,6 @@
 /** The README's simulation: a front desk takes orders and has them reserved, whatever happens on the way. */
 import { Schema } from "effect"
-import { Participant, Request, Table, type Outgoing } from "oncebox"
+import { Participant, Request, Table, type Outgoing, type RowOf } from "oncebox"
 import { simulate, type Scenario } from "oncebox/testing"
 import { product, Reserve, Reserved, SoldOut } from "./rent.ts"
 
@@ -12,7 +12,7 @@ const orders = Table.make("orders", {
   key: "id",
   row: { id: Schema.String, product_id: Schema.String, status: Schema.String, due_at: Schema.NullOr(Schema.Date) }
 })
-type Row = (typeof orders)["decode"] extends (row: unknown) => infer R ? R : never
+type Row = RowOf<typeof orders>
 
 const asked = (order: Row, now: Date): { readonly put: { orders: [Row] }; readonly send: [Outgoing] } => ({
   put: { orders: [{ ...order, due_at: new Date(now.getTime() + 30_000) }] },
@@ -48,12 +48,13 @@ export const teapots: Scenario = {
       payload: (newId) => ({ orderId: newId(), productId: "teapot" })
     })),
     holds: ({ rows }) => {
-      const left = (rows("product", "products") as ReadonlyArray<{ readonly quantity: number }>)[0]?.quantity ?? 0
+      const [teapot] = rows("product", "products") as ReadonlyArray<{ readonly quantity: number }>
       const placed = rows("desk", "orders") as ReadonlyArray<Row>
+      const left = teapot?.quantity
       const sold = placed.filter(({ status }) => status === "RESERVED").length
       const open = placed.filter(({ status }) => status === "OPEN")
       return [
-        ...(sold + left === 3 ? [] : [`${sold} were sold and ${left} are left of 3`]),
+        ...(left === 3 - sold ? [] : [`${sold} were sold and ${left} are left of 3`]),
         ...open.map(({ id }) => `order ${id} is open`)
       ]
     }

@@ -94,6 +94,6 @@ test("the README's code is code of the examples", () => {
 
   const long = blocks.filter((block) => block.split("\n").length > 3)
 
-  expect(long.length).toBe(4)
+  expect(long.length).toBe(5)
   for (const block of long) expect(examples.some((example) => example.includes(block))).toBe(true)
 })
