@@ -1,4 +1,4 @@
-import { expect, test } from "bun:test"
+import { expect, setDefaultTimeout, test } from "bun:test"
 import { readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { Effect, Redacted, References } from "effect"
@@ -11,6 +11,8 @@ import { run } from "../runtime.ts"
 import { emptyDatabase, layerMemory } from "../store/memory.ts"
 import { startProcessor } from "../../stack/processor.ts"
 import { until } from "../../stack/wait.ts"
+
+setDefaultTimeout(30_000)
 
 const schema = `
   create table invoices (id text primary key, total int not null, paid int not null);

@@ -1,10 +1,15 @@
 /** The simulator on a system of two participants, and on the same with bugs. */
-import { describe, expect, test } from "bun:test"
+import { describe, expect, setDefaultTimeout, test } from "bun:test"
 import { replay, sequenceDiagram, simulate, type Scenario } from "oncebox/testing"
+import { Effect, Schema } from "effect"
+import { bank, Noted } from "./bank.ts"
 import { desk, teapots } from "../examples/simulate.ts"
 import { product, Reserve } from "../examples/rent.ts"
-import type { AnyContract } from "../message.ts"
+import { Request, type AnyContract } from "../message.ts"
+import { Participant } from "../participant.ts"
 import { shrunk } from "../testing/simulation/shrink.ts"
+
+setDefaultTimeout(60_000)
 
 const options = { seed: 1, runs: 200 }
 
@@ -132,6 +137,48 @@ describe("a bug", () => {
     const restless: Scenario = { ...teapots, participants: [{ ...desk, messages: new Map() }, product] }
 
     expect(simulate(restless, options).failure?.wrong).toEqual([expect.stringContaining("it is not quiet after")])
+  })
+})
+
+describe("a handler that keeps order", () => {
+  const Write = Request.make("Write", { payload: { text: Schema.String }, reply: Schema.Null })
+  const author = Participant.make("author", {}).answers(Write, {
+    decide: (_rows, { text }) => ({ send: [Noted.of({ page: "one", text })], reply: null })
+  })
+  const page: Scenario = {
+    participants: [author, bank()] as unknown as Scenario["participants"],
+    plan: () => ({
+      given: {},
+      requests: Array.from("abcdefghijklmnopqrst", (letter) => ({
+        to: "author",
+        request: Write,
+        idempotencyKey: letter,
+        fingerprint: letter,
+        payload: () => ({ text: letter })
+      })),
+      holds: ({ rows, sent }) => {
+        const [found] = rows("bank", "pages") as ReadonlyArray<{ readonly text: string }>
+        const due = sent.flatMap(({ type, payload }) => (type === "Noted" ? [JSON.parse(payload).text] : [])).join("")
+        return found?.text === due ? [] : [`the page is ${found?.text}, not ${due}`]
+      }
+    })
+  }
+  // what is lost and published again comes out of turn, and asking again is writing again
+  const limits = { ...options, without: ["late", "lose", "ask again"], faultPercent: 20 } as const
+
+  test("parks what comes behind poison, and decides it in turn when that is discarded", () => {
+    const { failure, counts } = simulate(page, limits)
+
+    expect(failure?.wrong).toBeUndefined()
+    expect(counts["behind"] ?? 0).toBeGreaterThan(0)
+  })
+
+  test("that lets it through is found", () => {
+    const store: Scenario["store"] = (lane) => ({
+      begin: (opening) => Effect.map(lane.begin(opening), (opened) => ({ ...opened, parkedKeys: new Map() }))
+    })
+
+    expect(simulate({ ...page, store }, limits).failure?.wrong[0]).toContain("the page is")
   })
 })
 

@@ -15,7 +15,13 @@ import { runDue } from "../../pass/due.ts"
 import { runPass } from "../../pass/pass.ts"
 import { takeAndPostpone } from "../../store/memory-calls.ts"
 import { callsOf, emptyDatabase } from "../../store/memory.ts"
-import { StoreUnavailable, type StoreError, type TakenCall, type Writes } from "../../store/store.ts"
+import {
+  StoreUnavailable,
+  type StoredDeadLetter,
+  type StoreError,
+  type TakenCall,
+  type Writes
+} from "../../store/store.ts"
 import { keyOf } from "../../table.ts"
 import type { AnyParticipant, Scenario } from "./scenario.ts"
 import { overlappingLane, storedRow } from "./store.ts"
@@ -190,6 +196,25 @@ export class Node {
     }
     const isOurs = handler.coordination === undefined || handler.coordination === known.envelope.coordination
     return isOurs ? { ...known, handler } : { _tag: "skipped", known: true }
+  }
+
+  /** Discards the letters that are hopeless and decides the others after all, in the order in which they were read. */
+  redrive(isHopeless: (letter: StoredDeadLetter) => boolean): ReadonlyArray<readonly [BrokerRecord, Outcome]> {
+    const letters = this.database.deadLetters.get(this.name)
+    const parked = [...(letters?.values() ?? [])].filter(({ discardedAt }) => discardedAt === null)
+    const discardedAt = new Date(this.surroundings.clock.currentTimeMillisUnsafe())
+    for (const letter of parked.filter(isHopeless)) letters?.set(letter.id, { ...letter, discardedAt })
+    const records = parked.filter((letter) => !isHopeless(letter)).map(({ record }) => record)
+    const read = records.flatMap((record) => {
+      const input = readRecord(this.reader, record, true)
+      return input._tag === "message" ? [this.noting(input)] : []
+    })
+    const outcomes = read.length === 0 ? [] : this.pass(runPass(this.runnable(), read), "commits")
+    if (typeof outcomes === "string") return []
+    return read.flatMap(({ record }, index) => {
+      const outcome = outcomes[index]
+      return outcome === undefined ? [] : [[record, outcome] as const]
+    })
   }
 
   private noting(input: MessageInput): MessageInput {

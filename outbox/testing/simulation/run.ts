@@ -5,15 +5,15 @@
 import { Effect, type Clock } from "effect"
 import type { BrokerRecord } from "../../broker/broker.ts"
 import { recordOf } from "../../delivery/relay.ts"
-import { requestInput } from "../../lanes/requests.ts"
-import type { OutboxMessage } from "../../message.ts"
-import type { MessageInput, Outcome, RequestInput } from "../../pass/inputs.ts"
+import type { MessageInput, Outcome } from "../../pass/inputs.ts"
 import { pickBy, pickOne, type Choices } from "./choices.ts"
-import { faults, faultWeights, lostTo, type FaultName, type Reach } from "./faults.ts"
+import { Clients } from "./clients.ts"
+import { faults, faultWeights, type FaultName, type Reach } from "./faults.ts"
 import { Node, pendingOf, type Fate } from "./node.ts"
-import type { ClientRequest, Plan, Quiet, Scenario } from "./scenario.ts"
+import type { Plan, Quiet, Scenario } from "./scenario.ts"
 import { Topics, type Reading } from "./topics.ts"
 import { Trace } from "./trace.ts"
+import { Verdict } from "./verdict.ts"
 
 export interface RunLimits {
   /** How many things happen before the system heals, for each request. */
@@ -51,23 +51,16 @@ const waits = [10, 100, 1_000, 31_000, 61_000, 310_000] as const
 export class Run {
   private now = beginning
   private ids = 0
-  private readonly wrong: Array<string> = []
-  private readonly counted = new Map<string, number>()
+  private readonly verdict = new Verdict()
   private readonly topics = new Topics()
   private readonly nodes: ReadonlyArray<Node>
   private readonly plan: Plan
-  private requests: Array<ClientRequest>
-  private readonly replies = new Map<string, unknown>()
-  private readonly sent: Array<OutboxMessage> = []
+  private readonly clients: Clients
   private readonly readings = new WeakMap<BrokerRecord, MessageInput>()
-  private readonly decided = new Set<string>()
-  private readonly newest = new Map<string, bigint>()
   private readonly trace: Trace
   private readonly reach: Reach
   /** Partitions whose records are being decided. */
   private inHand: ReadonlyArray<Reading> = []
-  /** The requests that are being decided. */
-  private sending: ReadonlyArray<ClientRequest> = []
   private healed = false
 
   constructor(
@@ -77,9 +70,10 @@ export class Run {
   ) {
     this.trace = new Trace(limits.trace, () => this.now - beginning)
     this.plan = scenario.plan(choices)
-    // a client that stays away: what a failure doesn't need is left out when it is shrunk
-    this.requests = this.plan.requests.filter(() => choices.pick(50) > 0)
+    // clients that stay away: what a failure doesn't need is left out when it is shrunk
+    const requests = this.plan.requests.filter(() => choices.pick(50) > 0)
     this.nodes = this.nodesOf(scenario)
+    this.clients = new Clients(requests, this.nodes, choices, this.newId, this.trace, this.verdict)
     this.reach = {
       choices,
       nodes: this.nodes,
@@ -96,22 +90,27 @@ export class Run {
   }
 
   play(): RunEnd {
+    const { wrong } = this.verdict
     try {
       const steps = this.plan.requests.length * this.limits.stepsPerRequest
-      for (let step = 0; step < steps && this.wrong.length === 0; step++) this.step()
+      for (let step = 0; step < steps && wrong.length === 0; step++) this.step()
       this.drain()
       if (this.choices.pick(4) === 1) {
         this.repeat()
         this.drain()
       }
-      if (this.wrong.length === 0) this.check()
-      if (this.wrong.length === 0)
-        for (const [what, times] of Object.entries(this.plan.seen?.(this.quiet()) ?? {})) this.count(what, times)
+      if (wrong.length === 0) this.check()
     } catch (error) {
-      this.wrong.push(error instanceof Error ? (error.stack ?? error.message) : String(error))
+      wrong.push(error instanceof Error ? (error.stack ?? error.message) : String(error))
     }
-    const counts = Object.fromEntries([...this.counted].toSorted(([a], [b]) => (a < b ? -1 : 1)))
-    return { wrong: this.wrong, digest: this.trace.digest, counts, trace: this.trace, elapsedMs: this.now - beginning }
+    const { trace } = this
+    return { wrong, digest: trace.digest, counts: this.verdict.counts(), trace, elapsedMs: this.now - beginning }
+  }
+
+  private check(): void {
+    const end = this.quiet()
+    this.verdict.wrong.push(...this.verdict.undelivered(this.nodes, this.reach), ...this.plan.holds(end))
+    for (const [what, times] of Object.entries(this.plan.seen?.(end) ?? {})) this.verdict.count(what, times)
   }
 
   private readonly newId = (): string => {
@@ -142,12 +141,12 @@ export class Run {
         overlap: (overlapped) => this.overlap(overlapped),
         wrote: (writer, table, before, after) => {
           const wrong = this.scenario.watch?.(writer.name, table, before, after)
-          if (wrong !== undefined) this.wrong.push(wrong)
+          if (wrong !== undefined) this.verdict.wrong.push(wrong)
         },
-        decided: (decider, record) => this.noteOrder(decider, record),
+        decided: (decider, record) => this.verdict.decided(decider, record, this.reach),
         sent: (messages) => {
           for (const message of messages) {
-            this.sent.push(message)
+            this.verdict.sent.push(message)
             this.trace.digested(`${message.id} ${message.payload}`)
           }
         }
@@ -157,14 +156,10 @@ export class Run {
     })
   }
 
-  private count(what: string, times = 1): void {
-    this.counted.set(what, (this.counted.get(what) ?? 0) + times)
-  }
-
   private fate(): Fate {
     if (this.healed) return "commits"
     const fate = pickBy(this.choices, fates)
-    if (fate !== "commits") this.count(fate)
+    if (fate !== "commits") this.verdict.count(fate)
     return fate
   }
 
@@ -173,13 +168,13 @@ export class Run {
     const { choices } = this
     const happening = pickBy(choices, [
       [62, "work"],
-      [this.requests.length > 0 ? 20 : 0, "request"],
+      [this.clients.anyWaiting ? 20 : 0, "request"],
       [4, "timers"],
       [8, "calls"],
       [3, "wait"],
       [this.limits.faultPercent, "fault"]
     ])
-    if (happening === "request") return this.request()
+    if (happening === "request") return this.clients.ask(() => this.fate())
     if (happening === "wait") return void (this.now += pickOne(choices, waits))
     const node = pickOne(choices, this.nodes)
     if (happening === "work") {
@@ -189,7 +184,7 @@ export class Run {
     else if (happening === "calls") this.call(node)
     else {
       const name = pickBy(choices, faultWeights)
-      if (!this.limits.without.includes(name) && faults[name](this.reach, node)) this.count(`fault: ${name}`)
+      if (!this.limits.without.includes(name) && faults[name](this.reach, node)) this.verdict.count(`fault: ${name}`)
     }
   }
 
@@ -237,30 +232,15 @@ export class Run {
   }
 
   private note(node: Node, record: BrokerRecord, outcome: Outcome): void {
-    this.count(outcome._tag)
     this.trace.record(node.name, record, outcome._tag === "parked" ? `parked: ${outcome.reason}` : outcome._tag)
-    if (outcome._tag !== "parked") return
-    if (!this.reach.poisoned.has(String(record.headers["id"])))
-      this.wrong.push(`${node.name} parked ${String(record.headers["ce_type"])}: ${outcome.reason}, ${outcome.detail}`)
-  }
-
-  /** A message is decided once, and in the order of its partition unless it was passed over. */
-  private noteOrder(node: Node, record: BrokerRecord): void {
-    const decided = `${node.name} ${String(record.headers["id"])}`
-    if (this.decided.has(decided)) this.wrong.push(`${node.name} decided ${String(record.headers["ce_type"])} twice`)
-    this.decided.add(decided)
-    const partition = `${node.name} ${record.topic} ${record.partition}`
-    const newest = this.newest.get(partition) ?? -1n
-    if (record.offset > newest) this.newest.set(partition, record.offset)
-    else if (!this.reach.passedOver.has(record))
-      this.wrong.push(`${node.name} decided ${String(record.headers["ce_type"])} out of its turn in ${record.topic}`)
+    this.verdict.outcome(node, record, outcome, this.reach)
   }
 
   private fire(node: Node, fate: Fate): boolean {
     const { decided, failed } = node.fire(fate)
-    for (const detail of failed) this.wrong.push(`${node.name}: ${detail}`)
+    for (const detail of failed) this.verdict.wrong.push(`${node.name}: ${detail}`)
     if (decided > 0) {
-      this.count("due rows", decided)
+      this.verdict.count("due rows", decided)
       this.trace.note(node.name, node.name, `${decided} rows fall due`)
     }
     return decided > 0
@@ -270,16 +250,15 @@ export class Run {
     if (!node.calls) return
     const trouble = () => pickOne(this.choices, ["none", "none", "none", "before", "after"] as const)
     const count = node.carryOut(trouble)
-    if (count > 0) this.count("calls carried out", count)
+    if (count > 0) this.verdict.count("calls carried out", count)
     // results may be held back: what is asked meanwhile comes first, or the process ends
     if (this.choices.pick(3) > 0) node.settle(this.fate())
   }
 
   /** Something else of the same participant, while a pass of it stands before its commit. */
   private overlap(node: Node): void {
-    const kind = this.choices.pick(this.sending[0]?.to === node.name ? 4 : 3)
-    // to another replica of it, by clients in doubt
-    if (kind === 3) this.send(this.sending, "commits")
+    const kind = this.choices.pick(this.clients.isAsking(node) ? 4 : 3)
+    if (kind === 3) this.clients.askAgain()
     else if (kind === 0)
       this.deliver(
         node,
@@ -290,80 +269,27 @@ export class Run {
     else node.settle("commits")
   }
 
-  /** Some clients of one participant ask, in one pass. */
-  private request(): void {
-    const { to } = this.requests[this.choices.pick(this.requests.length)] ?? {}
-    const most = this.healed ? this.requests.length : 1 + this.choices.pick(4)
-    const asking = this.requests.filter((request) => request.to === to).slice(0, most)
-    this.requests = this.requests.filter((request) => !asking.includes(request))
-    this.send(asking, this.fate())
-    // clients that are in doubt ask again
-    if (this.choices.pick(5) === 1) this.send(asking, this.fate())
-    for (const request of asking) {
-      const { idempotencyKey: key, answered } = request
-      if (!this.replies.has(key)) this.requests.push(request)
-      else this.requests.push(...(answered?.(this.replies.get(key), this.choices) ?? []))
-    }
-  }
-
-  private send(asking: ReadonlyArray<ClientRequest>, fate: Fate): void {
-    const node = this.nodes.find(({ name }) => name === asking[0]?.to)
-    if (node === undefined) throw new Error(`there is no participant ${asking[0]?.to}`)
-    const before = this.sending
-    this.sending = asking
-    const outcomes = node.request(
-      asking.map((request) => this.inputOf(node, request)),
-      fate
-    )
-    this.sending = before
-    asking.forEach((request, index) => this.answered(request, outcomes?.[index]))
-  }
-
-  private inputOf({ build }: Node, asked: ClientRequest): RequestInput {
-    const { request, payload, idempotencyKey, fingerprint, coordination, definition } = asked
-    const entry = build.requests.get(request.type)
-    if (entry === undefined) throw new Error(`${build.name} answers no ${request.type}`)
-    return requestInput(entry, payload(this.newId), this.newId(), {
-      idempotencyKey,
-      fingerprint,
-      ...(coordination === undefined ? {} : { coordination }),
-      ...(definition === undefined ? {} : { definition })
-    })
-  }
-
-  private answered({ to, request, idempotencyKey: key }: ClientRequest, outcome: Outcome | undefined): void {
-    const said = outcome === undefined ? " (not answered)" : ""
-    this.trace.note("client", to, `${request.type} ${key}${said}`, `${JSON.stringify(outcome)} `)
-    if (outcome === undefined) return
-    this.count("requests")
-    if (outcome._tag !== "done") return void this.wrong.push(`${to} answered ${key} with ${outcome._tag}`)
-    const reply = JSON.stringify(outcome.reply)
-    if (this.replies.has(key) && JSON.stringify(this.replies.get(key)) !== reply)
-      this.wrong.push(`${to} answered ${key} in two ways: ${reply}`)
-    this.replies.set(key, outcome.reply)
-  }
-
   /** No faults any more: everything is delivered, and time passes until nothing waits. */
   private drain(): void {
     this.healed = true
     this.trace.note("everything", "everything", "heals")
     for (const node of this.nodes) node.stalledUntil = 0
     for (let round = 0; round < mostRounds; round++) {
-      if (this.wrong.length > 0) return
+      if (this.verdict.wrong.length > 0) return
       this.now += 1
-      while (this.requests.length > 0) this.request()
+      while (this.clients.anyWaiting) this.clients.ask(() => "commits")
       if (this.moves()) continue
       const next = Math.min(...this.nodes.map((node) => node.nextDue()))
       if (next === Number.POSITIVE_INFINITY) return
       this.now = Math.max(this.now, next)
-      for (const node of this.nodes) if (this.fire(node, "commits")) this.count("due rows after healing")
+      for (const node of this.nodes) if (this.fire(node, "commits")) this.verdict.count("due rows after healing")
     }
-    this.wrong.push(`it is not quiet after ${mostRounds} rounds without faults`)
+    this.verdict.wrong.push(`it is not quiet after ${mostRounds} rounds without faults`)
   }
 
   /** Everything comes once more, and some of it is asked for again: nothing may come of it. */
   private repeat(): void {
-    this.count("repetitions")
+    this.verdict.count("repetitions")
     this.trace.note("everything", "everything", "comes once more")
     for (const node of this.nodes) {
       for (const reading of node.readings) reading.position = reading.committed = 0
@@ -377,30 +303,18 @@ export class Run {
     for (const node of this.nodes) {
       if (this.publish(node)) moved = true
       if (this.deliver(node, "commits")) moved = true
+      if (this.redrive(node)) moved = true
       if (!node.calls) continue
       if (node.carryOut(() => "none") + node.settle("commits") > 0) moved = true
     }
     return moved
   }
 
-  private check(): void {
-    this.wrong.push(...this.undelivered(), ...this.plan.holds(this.quiet()))
-  }
-
-  /** Every message was decided by everybody who handles its type, unless it is one whose loss they make up for. */
-  private undelivered(): ReadonlyArray<string> {
-    return this.nodes.flatMap(({ name, build, database }) => {
-      const claimed = database.inbox.get(name)
-      const handlers = new Map(
-        [...build.messages].map(([{ topic, type }, handler]) => [`${topic.name} ${type}`, handler])
-      )
-      return this.sent.flatMap(({ id, type, topic, coordination }) => {
-        const handler = handlers.get(`${topic} ${type}`)
-        const isOurs = handler !== undefined && (handler.coordination ?? coordination) === coordination
-        const isSeen = !isOurs || claimed?.has(id) === true || this.reach.lost.has(lostTo(name, id))
-        return isSeen ? [] : [`${name} never saw ${type} ${id}`]
-      })
-    })
+  /** What nobody can read is discarded, and what waits for it is decided. */
+  private redrive(node: Node): boolean {
+    const outcomes = node.redrive(({ id }) => this.reach.poisoned.has(id))
+    for (const [record, outcome] of outcomes) this.note(node, record, outcome)
+    return outcomes.length > 0
   }
 
   private quiet(): Quiet {
@@ -412,8 +326,8 @@ export class Run {
     return {
       rows: (participant, table) => [...(of(participant).tables.get(table)?.values() ?? [])],
       entries: (participant, table) => of(participant).logs.get(table) ?? [],
-      sent: this.sent,
-      replies: this.replies
+      sent: this.verdict.sent,
+      replies: this.clients.replies
     }
   }
 }
