@@ -67,7 +67,13 @@ export class Node {
   readonly late: Array<BrokerRecord> = []
   private landed: Array<Landed> = []
   private readonly fates: Array<Fate> = []
+  /** What the attempt at hand has decided so far, and what it is about to write. */
   private readonly deciding: Array<BrokerRecord> = []
+  private writing: ReadonlyArray<{
+    readonly table: string
+    readonly before: object | undefined
+    readonly after: object
+  }> = []
   private readonly environment: Omit<PassEnvironment, "tables" | "calls">
   private participant: AnyParticipant
   private reader: Reader
@@ -140,19 +146,17 @@ export class Node {
       this.surroundings.overlap(this)
       this.deciding.splice(0, this.deciding.length, ...deciding)
     }
-    for (const { table, updates, inserts } of changes) {
-      for (const row of [...updates, ...inserts])
-        this.surroundings.wrote(
-          this,
-          table.name,
-          table.kind === "log" ? undefined : storedRow(this.database, table, row),
-          row
-        )
-    }
+    this.writing = changes.flatMap(({ table, updates, inserts }) =>
+      [...updates, ...inserts].map((after) => {
+        const before = table.kind === "log" ? undefined : storedRow(this.database, table, after)
+        return { table: table.name, before, after }
+      })
+    )
   }
 
   private afterCommit({ outbox }: Writes): Effect.Effect<void, StoreUnavailable> {
     for (const record of this.deciding.splice(0)) this.surroundings.decided(this, record)
+    for (const { table, before, after } of this.writing) this.surroundings.wrote(this, table, before, after)
     this.surroundings.sent(outbox)
     const fate = this.fates.at(-1)
     if (fate === "crashes after its commit") throw new Crashed()
