@@ -14,8 +14,8 @@ const usage = `bun run simulate [options]
   --seed S     the first run's seed (1); the same seed is the same run
   --sagas N    so many sagas (200000)
   --hours H    instead of a number of sagas, so many hours
-  --orders N   orders in one run, which meet at the same rows (100)
-  --steps N    things that happen before the system heals, for each order (3)
+  --orders N   orders in one run, which meet at the same rows (200)
+  --steps N    things that happen before the system heals, for each order (2)
   --faults N   of a hundred things that happen so many are faults (8)
   --jobs N     so many processes (one for each core)`
 
@@ -85,8 +85,8 @@ const readArguments = () => {
         seed: { type: "string", default: "1" },
         sagas: { type: "string", default: "200000" },
         hours: { type: "string" },
-        orders: { type: "string", default: "100" },
-        steps: { type: "string", default: "3" },
+        orders: { type: "string", default: "200" },
+        steps: { type: "string", default: "2" },
         faults: { type: "string", default: "8" },
         jobs: { type: "string", default: String(availableParallelism()) },
         job: { type: "string" },

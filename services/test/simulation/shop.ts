@@ -1,7 +1,15 @@
 /** The shop as the simulator plays it: all six participants in both styles, clients that order and cancel, a card processor. */
 import { Effect } from "effect"
 import { Choreography, type Caller, type RowOf, type Saga, type SagaDefinition, type SagaRow } from "oncebox"
-import { pickOne, type Choices, type ClientRequest, type Plan, type Quiet, type Scenario } from "oncebox/testing"
+import {
+  pickBy,
+  pickOne,
+  type Choices,
+  type ClientRequest,
+  type Plan,
+  type Quiet,
+  type Scenario
+} from "oncebox/testing"
 import type { ProcessorEntry } from "../../../stack/processor.ts"
 import { ArchiveOrder, CancelOrder, order, PlaceOrder, type Order, type ordersHistory } from "../../order/order.ts"
 import { definitions, payFirst, placeOrder } from "../../orchestrator/definitions.ts"
@@ -91,9 +99,15 @@ const carts = [
   [{ productId: "nothing", quantity: 1 }]
 ] as const
 
+/** One in twenty carts is too heavy, one holds what nobody has. */
+const cartWeights = [8, 6, 1, 3, 1, 1]
+
 const methods = [
   { method: "account" },
   { method: "account" },
+  { method: "account" },
+  { method: "account" },
+  { method: "card", card: "good" },
   { method: "card", card: "good" },
   { method: "card", card: "declined" }
 ] as const
@@ -104,10 +118,18 @@ const idOf = (reply: unknown): string =>
 /** One client: it orders, and may cancel, twice, or archive. */
 const clientOf = (choices: Choices, n: number): ClientRequest => {
   const body = {
-    userId: ["ann", "bob", "eve", "ann", "bob", "nobody"][choices.pick(6)] ?? "ann",
-    items: carts[pickOne(choices, [0, 1, 2, 3, 0, 1, 2, 3, 4, 5])] ?? carts[0],
+    userId: pickBy(choices, [
+      [8, "ann"],
+      [8, "bob"],
+      [3, "eve"],
+      [1, "nobody"]
+    ]),
+    items: pickBy(
+      choices,
+      carts.map((cart, n) => [cartWeights[n] ?? 1, cart] as const)
+    ),
     payment: pickOne(choices, methods),
-    country: pickOne(choices, [null, null, "NL", "XX"] as const),
+    country: pickOne(choices, [null, null, null, null, "NL", "NL", "NL", "XX"] as const),
     coordination: pickOne(choices, ["orchestration", "choreography"] as const),
     definition: pickOne(choices, ["place-order", "pay-first"] as const)
   }
@@ -130,7 +152,7 @@ const clientOf = (choices: Choices, n: number): ClientRequest => {
         fingerprint: orderId,
         payload: () => ({ orderId })
       })
-      const wanted = choices.pick(8)
+      const wanted = choices.pick(12)
       if (wanted === 1) return [again(CancelOrder, 1)]
       if (wanted === 2) return [again(CancelOrder, 1), again(CancelOrder, 2)]
       return wanted === 3 ? [again(ArchiveOrder, 1)] : []

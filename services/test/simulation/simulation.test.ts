@@ -7,7 +7,7 @@ import { shop } from "./shop.ts"
 
 setDefaultTimeout(600_000)
 
-const sagas = 60_000
+const sagas = 50_000
 
 const command = async (...parameters: ReadonlyArray<string>) => {
   const child = Bun.spawn([process.execPath, join(import.meta.dir, "main.ts"), ...parameters], {
@@ -58,15 +58,22 @@ const met = [
   "sagas of pay-first v2"
 ]
 
-test(`${sagas} sagas hold all that must hold, and meet all that may befall them`, async () => {
-  const { said, complained, code } = await command("--sagas", String(sagas))
+// many orders at once, and few of which each has more befall it
+test.each([
+  ["many", "300", "1", sagas],
+  ["few", "20", "12", sagas / 10]
+] as const)(
+  "with %s orders at once (%s, %s steps each) %i sagas hold all that must hold, and meet all that may befall them",
+  async (_name, orders, steps, count) => {
+    const { said, complained, code } = await command("--sagas", String(count), "--orders", orders, "--steps", steps)
 
-  expect(complained).toBe("")
-  expect(code).toBe(0)
-  const counts = new Map([...said.matchAll(/^ *(\d+) {2}(.+)$/gm)].map(([, count, what]) => [what, Number(count)]))
-  expect(met.filter((what) => (counts.get(what) ?? 0) === 0)).toEqual([])
-  console.log(said.trimEnd().split("\n").at(-1))
-})
+    expect(complained).toBe("")
+    expect(code).toBe(0)
+    const counts = new Map([...said.matchAll(/^ *(\d+) {2}(.+)$/gm)].map(([, count, what]) => [what, Number(count)]))
+    expect(met.filter((what) => (counts.get(what) ?? 0) === 0)).toEqual([])
+    console.log(said.trimEnd().split("\n").at(-1))
+  }
+)
 
 test("the same seed is the same simulation, however many processes share it", async () => {
   const digest = async (jobs: string): Promise<string | undefined> => {
