@@ -73,7 +73,12 @@ describe("migrations", () => {
 
     const ran = await Migrations.run(owner, [Migrations.core, shop()])
 
-    expect(ran).toEqual(["oncebox/0001_oncebox.sql", "shop/0001_goods.sql", "shop/0002_prices.sql"])
+    expect(ran).toEqual([
+      "oncebox/0001_oncebox.sql",
+      "oncebox/0005_audit.sql",
+      "shop/0001_goods.sql",
+      "shop/0002_prices.sql"
+    ])
     expect(await tables()).toContain("goods")
   })
 
@@ -99,7 +104,13 @@ describe("migrations", () => {
       processes.map((sql) => Migrations.run(sql, [Migrations.core, Migrations.saga, shop()]))
     )
 
-    const all = ["oncebox/0001_oncebox.sql", "oncebox-saga/0001_sagas.sql", "shop/0001_goods.sql", "shop/0002_more.sql"]
+    const all = [
+      "oncebox/0001_oncebox.sql",
+      "oncebox/0005_audit.sql",
+      "oncebox-saga/0001_sagas.sql",
+      "shop/0001_goods.sql",
+      "shop/0002_more.sql"
+    ]
     expect(ran.flat()).toEqual(all)
     expect(ran.filter((files) => files.length > 0)).toEqual([all])
     expect(await owner`select id from goods`).toHaveLength(1)
@@ -170,6 +181,8 @@ describe("the library's migrations", () => {
     await Migrations.run(owner, [Migrations.core, Migrations.saga])
 
     expect(core).toEqual([
+      "audit_exceptions",
+      "audit_marks",
       "calls",
       "dead_letters",
       "idempotency_keys",
