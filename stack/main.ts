@@ -19,6 +19,8 @@ import { killAll, killLeftovers, lives, readLedger, signal } from "./ledger.ts"
 import { startProcessor } from "./processor.ts"
 import { describe, exitOf, type Running, sizeOf, spawnLogged, tail } from "./process.ts"
 import {
+  AUDITOR,
+  auditorEnv,
   SERVICE_NAMES,
   type Service,
   connectorTarget,
@@ -122,6 +124,15 @@ const up = async ({ dir, enginesOnly }: Settings): Promise<number> => {
         services.push(service)
         watch(service)
       })
+      starting.push(
+        startService(AUDITOR.name, auditorEnv(engines), join(dir, "log", `${AUDITOR.name}.log`), {
+          ledger: engines.ledger,
+          script: AUDITOR.script
+        }).then((service) => {
+          services.push(service)
+          watch(service)
+        })
+      )
       const connecting = runConnectors(engines)
       await Promise.allSettled([connecting, ...starting])
       await Promise.all([connecting, ...starting])

@@ -1,0 +1,109 @@
+/**
+ * The auditor's process: `bun services/shell/auditor.ts`. It audits the outboxes of all services, and tells how it goes on
+ * its admin port, on loopback: `GET /metrics`, `GET /health`, `GET /health/ready`.
+ */
+import { Cause, Config, Effect, Exit, Latch, Layer } from "effect"
+import { Hono } from "hono"
+import { layerKafka, layerKafkaOffsets, startAuditor, type Auditor } from "oncebox"
+import { services } from "../index.ts"
+import { readConfig, readSecret, setting } from "./config.ts"
+import { auditorRole } from "./provision.ts"
+import { listen } from "./server.ts"
+import { topics } from "./topics.ts"
+
+const milliseconds = (name: string, usual: number) => Config.Int(name).pipe(Config.withDefault(usual))
+
+const readSettings = readConfig(
+  Config.all({
+    ...setting,
+    passwordFile: Config.NonEmptyString("DATABASE_PASSWORD_FILE"),
+    adminPort: Config.Port("ADMIN_PORT").pipe(Config.withDefault(9006)),
+    graceMs: milliseconds("AUDIT_GRACE_MS", 30_000),
+    everyMs: milliseconds("AUDIT_EVERY_MS", 2_000)
+  })
+)
+
+/** What is wrong, for whoever looks: it goes on by itself. */
+const reasonsOf = (auditor: Auditor): ReadonlyArray<string> =>
+  [...auditor.states()].flatMap(([name, { failure }]) => (failure === undefined ? [] : [`${name}: ${failure}`]))
+
+const makeApp = (auditor: Auditor): Hono =>
+  new Hono()
+    .get("/metrics", (c) =>
+      c.text(metrics(auditor), 200, { "Content-Type": "text/plain; version=0.0.4; charset=utf-8" })
+    )
+    .get("/health", (c) =>
+      c.json({ reasons: reasonsOf(auditor), ...auditor.remembered(), outboxes: Object.fromEntries(auditor.states()) })
+    )
+    .get("/health/ready", (c) => {
+      const reasons = reasonsOf(auditor)
+      return c.json({ reasons }, reasons.length === 0 ? 200 : 503)
+    })
+
+const gauges = {
+  audit_watermark_lag_seconds: ["gauge", "watermarkLag"],
+  audit_oldest_unseen_seconds: ["gauge", "oldestUnseen"],
+  audit_exceptions: ["gauge", "exceptions"],
+  audit_healed_total: ["counter", "healed"],
+  audit_republished_total: ["counter", "republished"]
+} as const
+
+/** In Prometheus' text format. */
+const metrics = (auditor: Auditor): string => {
+  const states = [...auditor.states()]
+  const { messages, full } = auditor.remembered()
+  const each = Object.entries(gauges).flatMap(([name, [type, field]]) => [
+    `# TYPE oncebox_${name} ${type}`,
+    ...states.map(([database, state]) => `oncebox_${name}{database="${database}"} ${state[field]}`)
+  ])
+  return [
+    ...each,
+    "# TYPE oncebox_audit_remembered gauge",
+    `oncebox_audit_remembered ${messages}`,
+    "# TYPE oncebox_audit_standing_still gauge",
+    `oncebox_audit_standing_still ${full ? 1 : 0}`,
+    ""
+  ].join("\n")
+}
+
+const program = Effect.gen(function* () {
+  const { databaseHost, databasePort, brokers, passwordFile, adminPort, graceMs, everyMs } = yield* readSettings
+  const password = yield* readSecret(passwordFile)
+  const kafka = { brokers, clientId: "auditor" }
+  const layers = yield* Layer.build(Layer.merge(layerKafka(kafka), layerKafkaOffsets(kafka)))
+  const auditor = yield* startAuditor({
+    outboxes: services.map(({ database }) => ({
+      name: database,
+      source: `/oncebox/${database}`,
+      database: { host: databaseHost, port: databasePort, database, username: auditorRole, password }
+    })),
+    topics: topics.map(({ name }) => name),
+    grace: `${graceMs} millis`,
+    every: `${everyMs} millis`
+  }).pipe(Effect.provide(layers))
+  yield* listen({
+    hostname: "127.0.0.1",
+    port: adminPort,
+    fetch: makeApp(auditor).fetch,
+    closing: yield* Latch.make(false)
+  })
+  yield* Effect.logInfo(`auditor: admin port ${adminPort}`)
+  return yield* auditor.stopped
+}).pipe(Effect.scoped)
+
+const stopWithinMs = 10_000
+
+if (import.meta.main) {
+  const fiber = Effect.runFork(program)
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    process.once(signal, () => {
+      fiber.interruptUnsafe()
+      setTimeout(() => process.exit(1), stopWithinMs).unref()
+    })
+  }
+  fiber.addObserver((exit) => {
+    const failed = Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)
+    if (failed) console.error(`auditor: ${Cause.pretty(exit.cause)}`)
+    process.exit(failed ? 1 : 0)
+  })
+}
