@@ -1,10 +1,10 @@
 /**
- * The auditor's process: `bun services/shell/auditor.ts`. It audits the outboxes of all services, and tells how it goes on
- * its admin port, on loopback: `GET /metrics`, `GET /health`, `GET /health/ready`.
+ * The auditor's process: `bun services/shell/auditor.ts`. It audits the outboxes of all services, drops the slots that have
+ * served their time, and tells how it goes on its admin port, on loopback: `GET /metrics`, `GET /health`, `GET /health/ready`.
  */
 import { Cause, Config, Effect, Exit, Latch, Layer } from "effect"
 import { Hono } from "hono"
-import { layerKafka, layerKafkaOffsets, startAuditor, type Auditor } from "oncebox"
+import { layerKafka, layerKafkaOffsets, startAuditor, startRetention, type Auditor, type Retention } from "oncebox"
 import { services } from "../index.ts"
 import { readConfig, readSecret, setting } from "./config.ts"
 import { auditorRole } from "./provision.ts"
@@ -19,7 +19,8 @@ const readSettings = readConfig(
     passwordFile: Config.NonEmptyString("DATABASE_PASSWORD_FILE"),
     adminPort: Config.Port("ADMIN_PORT").pipe(Config.withDefault(9006)),
     graceMs: milliseconds("AUDIT_GRACE_MS", 30_000),
-    everyMs: milliseconds("AUDIT_EVERY_MS", 2_000)
+    everyMs: milliseconds("AUDIT_EVERY_MS", 2_000),
+    keepMs: milliseconds("OUTBOX_KEEP_MS", 2 * 86_400_000)
   })
 )
 
@@ -27,13 +28,18 @@ const readSettings = readConfig(
 const reasonsOf = (auditor: Auditor): ReadonlyArray<string> =>
   [...auditor.states()].flatMap(([name, { failure }]) => (failure === undefined ? [] : [`${name}: ${failure}`]))
 
-const makeApp = (auditor: Auditor): Hono =>
+const makeApp = (auditor: Auditor, retention: Retention): Hono =>
   new Hono()
     .get("/metrics", (c) =>
-      c.text(metrics(auditor), 200, { "Content-Type": "text/plain; version=0.0.4; charset=utf-8" })
+      c.text(metrics(auditor, retention), 200, { "Content-Type": "text/plain; version=0.0.4; charset=utf-8" })
     )
     .get("/health", (c) =>
-      c.json({ reasons: reasonsOf(auditor), ...auditor.remembered(), outboxes: Object.fromEntries(auditor.states()) })
+      c.json({
+        reasons: reasonsOf(auditor),
+        ...auditor.remembered(),
+        outboxes: Object.fromEntries(auditor.states()),
+        held: Object.fromEntries(retention.held())
+      })
     )
     .get("/health/ready", (c) => {
       const reasons = reasonsOf(auditor)
@@ -49,7 +55,7 @@ const gauges = {
 } as const
 
 /** In Prometheus' text format. */
-const metrics = (auditor: Auditor): string => {
+const metrics = (auditor: Auditor, retention: Retention): string => {
   const states = [...auditor.states()]
   const { messages, full } = auditor.remembered()
   const each = Object.entries(gauges).flatMap(([name, [type, field]]) => [
@@ -58,6 +64,10 @@ const metrics = (auditor: Auditor): string => {
   ])
   return [
     ...each,
+    "# TYPE oncebox_retention_dropped_total counter",
+    ...[...retention.dropped()].map(([name, count]) => `oncebox_retention_dropped_total{database="${name}"} ${count}`),
+    "# TYPE oncebox_retention_held gauge",
+    `oncebox_retention_held ${retention.held().size}`,
     "# TYPE oncebox_audit_remembered gauge",
     `oncebox_audit_remembered ${messages}`,
     "# TYPE oncebox_audit_standing_still gauge",
@@ -67,24 +77,30 @@ const metrics = (auditor: Auditor): string => {
 }
 
 const program = Effect.gen(function* () {
-  const { databaseHost, databasePort, brokers, passwordFile, adminPort, graceMs, everyMs } = yield* readSettings
+  const { databaseHost, databasePort, brokers, passwordFile, adminPort, ...times } = yield* readSettings
   const password = yield* readSecret(passwordFile)
   const kafka = { brokers, clientId: "auditor" }
   const layers = yield* Layer.build(Layer.merge(layerKafka(kafka), layerKafkaOffsets(kafka)))
+  const outboxes = services.map(({ database }) => ({
+    name: database,
+    source: `/oncebox/${database}`,
+    database: { host: databaseHost, port: databasePort, database, username: auditorRole, password }
+  }))
   const auditor = yield* startAuditor({
-    outboxes: services.map(({ database }) => ({
-      name: database,
-      source: `/oncebox/${database}`,
-      database: { host: databaseHost, port: databasePort, database, username: auditorRole, password }
-    })),
+    outboxes,
     topics: topics.map(({ name }) => name),
-    grace: `${graceMs} millis`,
-    every: `${everyMs} millis`
+    grace: `${times.graceMs} millis`,
+    every: `${times.everyMs} millis`
+  }).pipe(Effect.provide(layers))
+  const retention = yield* startRetention({
+    outboxes,
+    keep: `${times.keepMs} millis`,
+    consumers: services.map((service) => ({ group: service.name, topics: service.topics }))
   }).pipe(Effect.provide(layers))
   yield* listen({
     hostname: "127.0.0.1",
     port: adminPort,
-    fetch: makeApp(auditor).fetch,
+    fetch: makeApp(auditor, retention).fetch,
     closing: yield* Latch.make(false)
   })
   yield* Effect.logInfo(`auditor: admin port ${adminPort}`)

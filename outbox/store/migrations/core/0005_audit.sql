@@ -54,6 +54,38 @@ begin
   return null;
 end $$;
 
+-- What has served its time, beside the outbox's partitions: the inbox's partitions outside the window in which its claims
+-- are kept, claims of ids without a time that are older than the window, and idempotency keys after two days.
+-- Answers how many partitions it dropped.
+create function oncebox_drop_old() returns int
+language plpgsql security definer set search_path = public, pg_temp as $$
+declare
+  settings oncebox_settings;
+  oldest bigint;
+  partition_name text;
+  dropped int := 0;
+begin
+  select * into strict settings from oncebox_settings;
+  -- one slot more than is kept: a pass may have begun before the last slot's end
+  oldest := floor(extract(epoch from clock_timestamp()) * 1000 / settings.slot_ms) - settings.inbox_slots - 1;
+  set local lock_timeout = '1s';
+  for partition_name in
+    select relname
+    from pg_class
+    join pg_inherits on inhrelid = oid
+    where inhparent = 'inbox'::regclass
+      and relname ~ '^inbox_[0-9]+$'
+      and substr(relname, 7)::bigint between 1 and oldest - 1
+  loop
+    execute format('drop table %I', partition_name);
+    dropped := dropped + 1;
+  end loop;
+  delete from inbox
+  where bucket = 0 and claimed_at < now() - (settings.inbox_slots + 1) * settings.slot_ms * interval '1 millisecond';
+  delete from idempotency_keys where created_at < now() - interval '48 hours';
+  return dropped;
+end $$;
+
 -- Rights of the auditor: it reads the outbox and writes its own tables.
 create function oncebox_grant_auditor(auditor name) returns void
 language plpgsql set search_path = public, pg_temp as $$
@@ -63,7 +95,9 @@ begin
   execute format('grant select, insert, update on audit_marks to %I', auditor);
   execute format('grant select, insert, update, delete on audit_exceptions to %I', auditor);
   execute format('grant execute on function oncebox_drop_outbox_slot(bigint, bigint) to %I', auditor);
+  execute format('grant execute on function oncebox_drop_old() to %I', auditor);
 end $$;
 
 revoke execute on function oncebox_drop_outbox_slot(bigint, bigint) from public;
+revoke execute on function oncebox_drop_old() from public;
 revoke execute on function oncebox_grant_auditor(name) from public;
