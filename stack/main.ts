@@ -12,7 +12,6 @@ import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { connect } from "node:net"
 import { join, resolve } from "node:path"
 import { parseArgs } from "node:util"
-import { watchConnectors } from "../connectors/apply.ts"
 import { type RunningEngines, startEngines } from "./engines.ts"
 import { installEngines } from "./install.ts"
 import { killAll, killLeftovers, lives, readLedger, signal } from "./ledger.ts"
@@ -23,7 +22,6 @@ import {
   auditorEnv,
   SERVICE_NAMES,
   type Service,
-  connectorTarget,
   keepAlive,
   prepare,
   runConnectors,
@@ -136,9 +134,6 @@ const up = async ({ dir, enginesOnly }: Settings): Promise<number> => {
       const connecting = runConnectors(engines)
       await Promise.allSettled([connecting, ...starting])
       await Promise.all([connecting, ...starting])
-      const watching = new AbortController()
-      releases.push(() => watching.abort())
-      void watchConnectors({ ...connectorTarget(engines), log: say }, watching.signal)
     }
     const rows = [...rowsOf(engines), ...services.map(({ name, url }) => ({ name, url })).sort(byUsualOrder)]
     writeState(dir, rows)

@@ -137,6 +137,8 @@ export const auditorEnv = (engines: RunningEngines, port: number = AUDITOR.port)
   DATABASE_PORT: String(engines.postgres.port),
   DATABASE_PASSWORD_FILE: join(engines.postgres.secretsDir, "auditor_password"),
   BROKERS: engines.kafka.brokers,
+  CONNECT_URL: engines.connect.url,
+  REPLICATION_PASSWORD_FILE: join(engines.postgres.secretsDir, "replication_password"),
   PORT: String(port),
   ADMIN_PORT: String(port)
 })

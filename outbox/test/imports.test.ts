@@ -65,10 +65,11 @@ const rules = {
       return target === "oncebox" || isOf(target, "effect")
     }
   ),
-  "the shell knows services by their list and their contracts": importing(/^services\/shell\//, (target) =>
+  "the shell knows services by their list and their contracts": importing(/^services\/shell\//, (target, path) =>
     isOurs(target)
       ? isOf(target, "services/shell") ||
         target === "services/index.ts" ||
+        (path === "services/shell/watchdog.ts" && target === "connectors/apply.ts") ||
         /^services\/[^/]+\/contract\.ts$/.test(target)
       : ["oncebox", "effect", "hono"].some((name) => isOf(target, name)) || target.startsWith("node:")
   ),

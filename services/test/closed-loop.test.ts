@@ -72,11 +72,19 @@ const administer = async ({ engines }: Stack, database: Database, ...statements:
   }
 }
 
-const stopConnector = async (stack: Stack, name: string): Promise<void> => {
+const stopConnector = async (stack: Stack, name: Database): Promise<void> => {
   await connector(stack, name, "PUT", "stop")
   await until(`connector ${name} stopped`, happensWithinMs, async () =>
     (await connector(stack, name, "GET", "status")).includes('"state":"STOPPED"')
   )
+  await until(`nobody reads slot ${name}_outbox`, happensWithinMs, async () => {
+    const [slot] = await administer(
+      stack,
+      name,
+      `select active from pg_replication_slots where slot_name = '${name}_outbox'`
+    )
+    return slot?.["active"] === false
+  })
 }
 
 const runConnector = (stack: Stack, name: string): Promise<void> =>

@@ -73,7 +73,7 @@ const passwords: Record<string, ReadonlyArray<string>> = {
   provision: secretNames,
   connect: ["replication_password"],
   connectors: ["replication_password"],
-  auditor: ["auditor_password"],
+  auditor: ["auditor_password", "replication_password"],
   ...Object.fromEntries(contract.map(({ service, database }) => [service, [`${database}_password`]]))
 }
 
@@ -94,7 +94,9 @@ const variables: Record<string, Record<string, string>> = {
     BROKERS: broker,
     PORT: "9006",
     ADMIN_PORT: "9006",
-    DATABASE_PASSWORD_FILE: "/run/secrets/auditor_password"
+    DATABASE_PASSWORD_FILE: "/run/secrets/auditor_password",
+    CONNECT_URL: "http://connect:8083",
+    REPLICATION_PASSWORD_FILE: "/run/secrets/replication_password"
   },
   ...Object.fromEntries(
     contract.map(({ service, port, database: name }) => [
