@@ -144,7 +144,8 @@ export const makeInProcess = (options: { readonly partitions: number }) => {
         const committed = [...(groups.get(name)?.committed ?? [])]
         const wanted = committed.filter(([partition]) => topics.some((topic) => partition.startsWith(`${topic}/`)))
         return new Map(wanted.map(([partition, offset]) => [partition, BigInt(offset)]))
-      })
+      }),
+    kept: () => Effect.succeed(new Map())
   })
 
   return {

@@ -1,6 +1,6 @@
 /** Positions as a Kafka broker tells them, over one connection that is made when it is first needed. */
 import { Effect, Layer } from "effect"
-import { type Admin } from "kafkajs"
+import { ConfigResourceTypes, type Admin } from "kafkajs"
 import { BrokerError } from "./broker.ts"
 import { kafkaOf, type KafkaOptions } from "./kafka.ts"
 import { Offsets, partitionName } from "./offsets.ts"
@@ -58,6 +58,27 @@ export const layerKafkaOffsets = (options: KafkaOptions): Layer.Layer<Offsets> =
                   .filter(({ offset }) => BigInt(offset) >= 0n)
                   .map(({ partition, offset }) => [partitionName(topic, partition), BigInt(offset)] as const)
               )
+            )
+          }),
+        kept: (topics) =>
+          ask("settings of topics", async (admin) => {
+            const { resources } = await admin.describeConfigs({
+              includeSynonyms: false,
+              resources: topics.map((name) => ({
+                type: ConfigResourceTypes.TOPIC,
+                name,
+                configNames: ["retention.ms", "segment.ms"]
+              }))
+            })
+            return new Map(
+              resources.flatMap(({ resourceName, configEntries }) => {
+                const value = (name: string) =>
+                  Number(configEntries.find(({ configName }) => configName === name)?.configValue)
+                // a segment goes when the last record in it may
+                const kept =
+                  value("retention.ms") < 0 ? Number.POSITIVE_INFINITY : value("retention.ms") + value("segment.ms")
+                return Number.isNaN(kept) ? [] : [[resourceName, kept] as const]
+              })
             )
           })
       })

@@ -331,7 +331,12 @@ class FetchBuffer {
 export const Topics = {
   create: (
     options: KafkaOptions,
-    topics: ReadonlyArray<{ readonly name: string; readonly partitions: number }>,
+    topics: ReadonlyArray<{
+      readonly name: string
+      readonly partitions: number
+      /** Settings such as `retention.ms`, for those that the broker's own don't fit. */
+      readonly settings?: Readonly<Record<string, string>>
+    }>,
     replicationFactor: number
   ): Effect.Effect<void, BrokerError> =>
     Effect.acquireUseRelease(
@@ -343,10 +348,11 @@ export const Topics = {
             await admin.createTopics({
               waitForLeaders: true,
               timeout: 15_000,
-              topics: topics.map(({ name, partitions }) => ({
+              topics: topics.map(({ name, partitions, settings = {} }) => ({
                 topic: name,
                 numPartitions: partitions,
-                replicationFactor
+                replicationFactor,
+                configEntries: Object.entries(settings).map(([name, value]) => ({ name, value }))
               }))
             })
           },

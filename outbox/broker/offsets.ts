@@ -1,4 +1,4 @@
-/** The port of what a broker knows about positions: where its partitions end, and how far a consumer group is. */
+/** The port of what a broker knows about positions: where its partitions end, how far a consumer group is, how long it keeps. */
 import { Context, type Effect } from "effect"
 import type { BrokerError } from "./broker.ts"
 
@@ -22,5 +22,7 @@ export class Offsets extends Context.Service<
       group: string,
       topics: ReadonlyArray<string>
     ) => Effect.Effect<ByPartition<bigint>, BrokerError>
+    /** For how long topics may keep a record, in milliseconds; without those of which it is not known. */
+    readonly kept: (topics: ReadonlyArray<string>) => Effect.Effect<ReadonlyMap<string, number>, BrokerError>
   }
 >()("oncebox/broker/Offsets") {}

@@ -43,7 +43,7 @@ interface Outbox {
 /** Looks for what may go for as long as the scope is open. */
 export const startRetention = (
   options: RetentionOptions
-): Effect.Effect<Retention, RetentionRefused | StoreUnavailable, Offsets | Scope.Scope> =>
+): Effect.Effect<Retention, RetentionRefused | StoreUnavailable | BrokerError, Offsets | Scope.Scope> =>
   Effect.gen(function* () {
     const offsets = yield* Offsets
     const keepMs = Duration.toMillis(Duration.fromInputUnsafe(options.keep))
@@ -53,12 +53,17 @@ export const startRetention = (
         ({ pool }) => Effect.promise(() => pool.close())
       )
     )
-    for (const { name, pool } of outboxes) yield* refuseWhatIsForgotten(name, yield* pool.use(windowOf), keepMs)
+    const topics = [...new Set(options.consumers.flatMap((consumer) => consumer.topics))]
+    const kept = yield* offsets.kept(topics)
+    for (const { name, pool } of outboxes) {
+      const windowMs = yield* pool.use(windowOf)
+      const message = forgotten(name, windowMs, keepMs, kept)
+      if (message !== undefined) return yield* new RetentionRefused({ message })
+    }
 
     /** Where the topics ended when a slot was first found to be done with. */
     const ends = new Map<string, ByPartition<Extent>>()
     const held = new Map<string, string>()
-    const topics = [...new Set(options.consumers.flatMap((consumer) => consumer.topics))]
 
     /** Who has yet to read what lay on the topics then. */
     const behind = Effect.fnUntraced(function* (then: ByPartition<Extent>) {
@@ -104,17 +109,23 @@ export const startRetention = (
     }
   })
 
-/** A row that is published again must meet an inbox that still knows whether it was seen. */
-const refuseWhatIsForgotten = (name: string, windowMs: number, keepMs: number) =>
-  keepMs > windowMs
-    ? Effect.fail(
-        new RetentionRefused({
-          message:
-            `${name}: the outbox would be kept for ${hours(keepMs)}, and inboxes know what they have seen for ` +
-            `${hours(windowMs)}: keep the outbox for less, or make the inbox's window (inbox_slots) wider`
-        })
-      )
-    : Effect.void
+/** What comes again must meet an inbox that still knows whether it was seen. Says what may come later than that. */
+const forgotten = (
+  name: string,
+  windowMs: number,
+  keepMs: number,
+  kept: ReadonlyMap<string, number>
+): string | undefined => {
+  const [topic, longest = 0] = [...kept].toSorted(([, one], [, other]) => other - one)[0] ?? []
+  const what =
+    keepMs > windowMs
+      ? `the outbox would be kept for ${hours(keepMs)}`
+      : longest > windowMs
+        ? `topic ${topic} keeps records for up to ${hours(longest)} (retention.ms and segment.ms)`
+        : undefined
+  if (what === undefined) return undefined
+  return `${name}: ${what}, and its inbox knows what it has seen for ${hours(windowMs)}: keep less, or make the inbox's window wider (inbox_slots)`
+}
 
 const hours = (ms: number): string => `${Math.round(ms / 36_000) / 100} h`
 

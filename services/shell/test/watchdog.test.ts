@@ -29,6 +29,7 @@ test("it is told of after a minute, and forgotten when it moves on", () =>
       let next = 4n
       let away = false
       const offsets = Offsets.of({
+        kept: () => Effect.succeed(new Map()),
         extents: () => Effect.succeed(new Map([["t/0", { first: 0n, end: 10n }]])),
         committed: (group) =>
           away
