@@ -53,18 +53,20 @@ export const startWatchdog = (
 ): Effect.Effect<Watchdog, never, Offsets | Scope.Scope> =>
   Effect.gen(function* () {
     const offsets = yield* Offsets
+    const all = [...new Set(consumers.flatMap(({ topics }) => topics))]
     const known = new Map<string, Advance>()
     const actions = new Map<string, number>()
     let looked = 0
     let failure = ""
     const look = Effect.gen(function* () {
       const at = yield* Clock.currentTimeMillis
+      const extents = yield* offsets.extents(all)
       for (const { group, topics } of consumers) {
         const committed = yield* offsets.committed(group, topics)
-        const extents = yield* offsets.extents(topics)
         let position = 0n
         let lag = 0n
         for (const [name, { first, end }] of extents) {
+          if (!topics.some((topic) => name.startsWith(`${topic}/`))) continue
           const next = committed.get(name) ?? first
           position += next
           if (end > next) lag += end - next
