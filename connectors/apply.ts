@@ -74,7 +74,7 @@ export const watchConnectors = async (options: ApplyOptions, stop: AbortSignal):
   const idle: Idle = new Map()
   while (!stop.aborted) {
     try {
-      await applyAll({ ...options, withinMs: WATCH_WITHIN_MS, resume: false }, idle)
+      await applyAll({ ...options, withinMs: options.withinMs ?? WATCH_WITHIN_MS, resume: false }, idle)
       told = ""
       options.failed?.("")
     } catch (cause) {
