@@ -7,6 +7,7 @@
 import type { OutboxMessage } from "../message.ts"
 import { textsOf } from "../store/arrays.ts"
 import type { Sql } from "../store/connection.ts"
+import { outboxColumns, type OutboxRow } from "./relay.ts"
 
 export interface AuditedRow {
   readonly id: string
@@ -140,9 +141,7 @@ export const takeExceptions = async (
   ids: ReadonlyArray<string>,
   pause: { readonly first: number; readonly most: number }
 ): Promise<ReadonlyArray<Unseen>> => {
-  const rows = await sql<
-    Array<Omit<OutboxMessage, "schemaVersion"> & { readonly schema_version: number; readonly created_text: string }>
-  >`
+  const rows = await sql<Array<OutboxRow & { readonly created_text: string }>>`
     with taken as (
       update audit_exceptions
       set attempts = attempts + 1,
@@ -156,8 +155,8 @@ export const takeExceptions = async (
       )
       returning id, created_at
     )
-    select outbox.id, topic, key, type, payload::text as payload, correlation, causation, coordination, traceparent,
-      schema_version, to_char(outbox.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as created_text
+    select ${sql.unsafe(outboxColumns)},
+      to_char(outbox.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as created_text
     from taken
     join outbox on outbox.created_at = taken.created_at and outbox.id = taken.id
     -- what the index by time can be asked for

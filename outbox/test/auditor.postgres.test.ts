@@ -6,8 +6,8 @@ import { makeInProcess } from "../broker/in-process.ts"
 import { Offsets } from "../broker/offsets.ts"
 import { startAuditor, type Auditor, type AuditorOptions } from "../delivery/auditor.ts"
 import { moveWatermark, noteExceptions, readWatermark } from "../delivery/audit-store.ts"
-import { recordOf } from "../delivery/relay.ts"
-import { Topic, type OutboxMessage } from "../message.ts"
+import { outboxColumns, recordOf, type OutboxRow } from "../delivery/relay.ts"
+import { Topic } from "../message.ts"
 import { Outbox } from "../store/outbox.ts"
 import type { SqlTransaction } from "../store/connection.ts"
 import { Pool } from "../store/pool.ts"
@@ -43,8 +43,8 @@ const append = (transaction: SqlTransaction, count: number) =>
   )
 
 const recordsOf = async (db: Database, ids: ReadonlyArray<string>): Promise<ReadonlyArray<Outbound>> => {
-  const rows = await db.owner<Array<OutboxMessage & { schema_version: number; created_text: string }>>`
-    select id, topic, key, type, payload::text as payload, correlation, causation, coordination, traceparent, schema_version,
+  const rows = await db.owner<Array<OutboxRow & { created_text: string }>>`
+    select ${db.owner.unsafe(outboxColumns)},
       to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as created_text
     from outbox
     where id = any(${[...ids]}::uuid[])

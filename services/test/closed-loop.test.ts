@@ -6,12 +6,14 @@ import { expect, setDefaultTimeout } from "bun:test"
 import { join } from "node:path"
 import { connect } from "oncebox"
 import { Redacted } from "effect"
+import { microsecondsOf } from "../../outbox/delivery/seen.ts"
 import { applyConnectors } from "../../connectors/apply.ts"
 import { freePorts } from "../../stack/ports.ts"
 import { AUDITOR, auditorEnv, connectorTarget, startService, type Service } from "../../stack/supervise.ts"
 import { until } from "../../stack/wait.ts"
 import { placeAll, planOf, prepare, type Placing, type Plan } from "./orders.ts"
 import { connector, onStack, useStack, type Database, type Stack } from "./stack.ts"
+import type { Taped } from "./tape.ts"
 import { ended, expectExactlyOnce } from "./world.ts"
 
 setDefaultTimeout(300_000)
@@ -187,12 +189,37 @@ const moveOffsets = async (stack: Stack, name: Database): Promise<void> => {
   expect([response.status, moved.length]).toEqual([200, 1])
 }
 
+/** Whoever published a message, it is the same record. Answers how many were published more than once. */
+const expectAlike = (stack: Stack, from: number): number => {
+  const times = [...Map.groupBy(stack.tape.records.slice(from), ({ id }) => id).values()].filter(
+    (copies) => copies.length > 1
+  )
+  for (const [first, ...others] of times) for (const other of others) expect(plain(other)).toEqual(plain(first))
+  return times.length
+}
+
+/** A record without what differs by who wrote it: headers that say nothing, and how a time is written. */
+const plain = (record: Taped | undefined) => {
+  const headers = Object.entries(record?.headers ?? {}).flatMap(([name, value]) =>
+    value === undefined || value === null ? [] : [[name, value.toString()] as const]
+  )
+  const { ce_time: time = "", ...rest } = Object.fromEntries(headers)
+  return {
+    ...rest,
+    key: record?.key?.toString(),
+    value: record?.value?.toString(),
+    time: microsecondsOf(time)
+  }
+}
+
 /** Orders flow, something makes Debezium pass over rows, and with the auditor every order ends as it must. */
 const healing = (name: string, prefix: string, seed: number, fault: Fault): void =>
   onStack(name, (usual) =>
     patiently(usual, async (stack) => {
       const plan = planOf(prefix, orderCount, seed)
       await prepare(stack, plan)
+      await stack.tape.caughtUp()
+      const from = stack.tape.records.length
       const auditor = await startAuditor(stack)
       try {
         const placing = placeAll(stack, plan.orders)
@@ -204,7 +231,8 @@ const healing = (name: string, prefix: string, seed: number, fault: Fault): void
         await expectExactlyOnce(stack, plan, placing.placed)
         await until("nothing unseen", happensWithinMs, async () => (await metric(auditor, "audit_exceptions")) === 0)
         const healed = await metric(auditor, "audit_healed_total")
-        console.log(`${name}: ${healed} messages healed, ${placing.placed.size} orders ended`)
+        const twice = expectAlike(stack, from)
+        console.log(`${name}: ${healed} messages healed, ${twice} published twice, ${placing.placed.size} orders ended`)
         expect(healed).toBeGreaterThan(0)
       } finally {
         await auditor.stop()
