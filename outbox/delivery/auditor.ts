@@ -101,7 +101,9 @@ interface Outbox {
   looked: number
   exceptions: number
   oldest: number | undefined
+  /** The database's time at the last look, and ours. */
   now: number
+  lookedAt: number
   healed: number
   republished: number
   failure: string | undefined
@@ -120,6 +122,7 @@ export const startAuditor = (
     const grace = Duration.toMillis(Duration.fromInputUnsafe(options.grace ?? "30 seconds")) * 1000
     const outboxes = yield* Effect.forEach(options.outboxes, openOutbox)
     const bySource = new Map(outboxes.map((outbox) => [outbox.audited.source, outbox]))
+    const clock = yield* Clock.Clock
     const seen = new Seen([...bySource.keys()], remembered)
     const subscription = yield* broker.subscribe({ group, topics, exclusive: true })
     const room = yield* Latch.make(true)
@@ -158,7 +161,8 @@ export const startAuditor = (
     }).pipe(turn.withPermits(1))
     yield* look.pipe(Effect.repeat(Schedule.spaced(every)), Effect.forkScoped)
     return {
-      states: () => new Map(outboxes.map((outbox) => [outbox.audited.name, stateOf(outbox)])),
+      states: () =>
+        new Map(outboxes.map((outbox) => [outbox.audited.name, stateOf(outbox, clock.currentTimeMillisUnsafe())])),
       remembered: () => ({ messages: seen.size, full: !room.isOpen() }),
       look,
       stopped: Fiber.join(reading)
@@ -179,6 +183,7 @@ const openOutbox = (audited: Audited) =>
         exceptions: 0,
         oldest: undefined,
         now: 0,
+        lookedAt: 0,
         healed: 0,
         republished: 0,
         failure: "it has not been looked at yet",
@@ -234,6 +239,7 @@ const lookAt = (audit: Audit, outbox: Outbox): Effect.Effect<void> =>
     audit.seen.audited(outbox.audited.source, watermark)
     const { now, open } = yield* pool.use(lookAround)
     outbox.now = now
+    outbox.lookedAt = yield* Clock.currentTimeMillis
     outbox.horizon = lookedAt(outbox.horizon, now - startsWithin, open)
     const old = now - audit.grace / 2
     yield* auditTo(audit, outbox, Math.min(old, outbox.horizon.final))
@@ -245,11 +251,15 @@ const lookAt = (audit: Audit, outbox: Outbox): Effect.Effect<void> =>
     outbox.oldest = oldest
     outbox.failure = undefined
   }).pipe(
-    Effect.catch((error: Trouble) => {
-      outbox.failure = error.message
-      return Effect.logWarning(`audit of ${outbox.audited.name}: ${error.message}`)
-    })
+    Effect.catch((error: Trouble) => failed(outbox, error.message)),
+    // the other outboxes are looked at all the same
+    Effect.catchDefect((defect) => failed(outbox, defect instanceof Error ? String(defect.stack) : String(defect)))
   )
+
+const failed = (outbox: Outbox, failure: string): Effect.Effect<void> => {
+  outbox.failure = failure
+  return Effect.logWarning(`audit of ${outbox.audited.name}: ${failure}`)
+}
 
 /** Moves the watermark up to `to`, or to the first row that may still be on its way. */
 const auditTo = Effect.fnUntraced(function* (
@@ -367,11 +377,16 @@ const publishDue = Effect.fnUntraced(function* (audit: Audit, outbox: Outbox): E
   }
 })
 
-const stateOf = ({ now, watermark, exceptions, oldest, healed, republished, failure }: Outbox): AuditState => ({
-  watermarkLag: Math.max(0, now - watermark) / 1_000_000,
-  oldestUnseen: oldest === undefined ? 0 : Math.max(0, now - oldest) / 1_000_000,
-  exceptions,
-  healed,
-  republished,
-  failure
-})
+/** Ages grow on while nobody can look. */
+const stateOf = (outbox: Outbox, nowMs: number): AuditState => {
+  const now = outbox.now + (nowMs - outbox.lookedAt) * 1000
+  const age = (time: number): number => Math.max(0, now - time) / 1_000_000
+  return {
+    watermarkLag: age(outbox.watermark),
+    oldestUnseen: outbox.oldest === undefined ? 0 : age(outbox.oldest),
+    exceptions: outbox.exceptions,
+    healed: outbox.healed,
+    republished: outbox.republished,
+    failure: outbox.failure
+  }
+}
