@@ -2,7 +2,8 @@
  * Makes Kafka Connect run the connectors of this folder: `bun connectors/apply.ts [--watch]`.
  *
  * Idempotent: a connector whose configuration is already there is not touched, a stopped one is resumed, failed tasks are started
- * again, a slot that Postgres has invalidated is dropped (the connector makes a new one and publishes all retained rows again).
+ * again, a slot that Postgres has invalidated is dropped (the connector makes a new one and publishes all retained rows again),
+ * a connector that says RUNNING and does not read its slot is restarted.
  * Done when every connector runs and its slot is being read; Connect's status alone says RUNNING while Postgres is away, too.
  * With `--watch` it goes on looking, but leaves alone what somebody stops: Connect itself never starts a failed task again.
  *
@@ -21,7 +22,15 @@ export interface ApplyOptions {
   /** False leaves connectors alone that somebody stopped or paused; they count as done. */
   readonly resume?: boolean | undefined
   readonly log?: ((line: string) => void) | undefined
+  /** Told of everything that was done to a connector. */
+  readonly acted?: ((connector: string, action: Action) => void) | undefined
+  /** Told what could not be mended, and of nothing once it is. */
+  readonly failed?: ((failure: string) => void) | undefined
+  /** For how long a connector may say RUNNING without reading its slot. */
+  readonly idleMs?: number | undefined
 }
+
+export type Action = "configure" | "resume" | "restart" | "drop slot"
 
 type Config = Readonly<Record<string, string>>
 
@@ -30,6 +39,11 @@ const REQUEST_MS = 10_000
 const LOOK_EVERY_MS = 100
 const ACT_EVERY_MS = 2_000
 const WATCH_EVERY_MS = 5_000
+const WATCH_WITHIN_MS = 30_000
+// Longer than a connector takes to come back by itself when Postgres was away. It doubles: while a connector publishes from the
+// table, which may take long, it does not read its slot either.
+const IDLE_MS = 60_000
+const IDLE_MOST_MS = 30 * 60_000
 
 export const connectorNames = (): string[] =>
   readdirSync(import.meta.dir)
@@ -40,11 +54,16 @@ export const connectorNames = (): string[] =>
 export const connectorConfig = (name: string): Config =>
   parseConfig(name, readFileSync(join(import.meta.dir, `${name}.json`), "utf8"))
 
+/** Since when a connector does not read its slot, and for how long it may. */
+type Idle = Map<string, { readonly since: number; readonly ms: number }>
+
 /** Returns when all run and their slots are active; at the deadline fails with what is missing. */
-export const applyConnectors = async (options: ApplyOptions): Promise<void> => {
+export const applyConnectors = (options: ApplyOptions): Promise<void> => applyAll(options, new Map())
+
+const applyAll = async (options: ApplyOptions, idle: Idle): Promise<void> => {
   const names = options.names ?? connectorNames()
   const deadline = Date.now() + (options.withinMs ?? WITHIN_MS)
-  const outcomes = await Promise.allSettled(names.map((name) => applyConnector(name, options, deadline)))
+  const outcomes = await Promise.allSettled(names.map((name) => applyConnector(name, options, deadline, idle)))
   const failures = outcomes.flatMap((outcome) => (outcome.status === "rejected" ? [describe(outcome.reason)] : []))
   if (failures.length > 0) throw new Error(failures.join("\n"))
 }
@@ -52,21 +71,24 @@ export const applyConnectors = async (options: ApplyOptions): Promise<void> => {
 /** Applies them again and again until `stop` is aborted, but resumes none; what can't be mended is told and tried again. */
 export const watchConnectors = async (options: ApplyOptions, stop: AbortSignal): Promise<void> => {
   let told = ""
+  const idle: Idle = new Map()
   while (!stop.aborted) {
     try {
-      await applyConnectors({ ...options, withinMs: WATCH_EVERY_MS * 2, resume: false })
+      await applyAll({ ...options, withinMs: options.withinMs ?? WATCH_WITHIN_MS, resume: false }, idle)
       told = ""
+      options.failed?.("")
     } catch (cause) {
       const failure = describe(cause)
       // Once per outage, not once per look.
       if (!stop.aborted && failure !== told) options.log?.(failure)
       told = failure
+      options.failed?.(failure)
     }
     await pause(WATCH_EVERY_MS, stop)
   }
 }
 
-const applyConnector = async (name: string, options: ApplyOptions, deadline: number): Promise<void> => {
+const applyConnector = async (name: string, options: ApplyOptions, deadline: number, idle: Idle): Promise<void> => {
   const log = (line: string): void => options.log?.(`connector ${name}: ${line}`)
   const config = connectorConfig(name)
   const path = `${options.connectUrl}/connectors/${name}`
@@ -74,8 +96,9 @@ const applyConnector = async (name: string, options: ApplyOptions, deadline: num
   let configured = false
   let touched = false
   let nextAct = 0
-  const act = async (what: string, action: () => Promise<unknown>): Promise<void> => {
+  const act = async (kind: Action, what: string, action: () => Promise<unknown>): Promise<void> => {
     log(what)
+    options.acted?.(name, kind)
     touched = true
     nextAct = Date.now() + ACT_EVERY_MS
     await action()
@@ -86,25 +109,38 @@ const applyConnector = async (name: string, options: ApplyOptions, deadline: num
         const present = await request("GET", `${path}/config`, undefined, [404])
         const wanted = { ...config, name }
         if (present.status === 404 || !sameEntries(present.body, wanted)) {
-          await act("configuring it", () => request("PUT", `${path}/config`, wanted))
+          await act("configure", "configuring it", () => request("PUT", `${path}/config`, wanted))
         }
         configured = true
       }
       const [status, slot] = await Promise.all([statusOf(path), slotOf(config, options.database)])
       if (status.state === "RUNNING" && slot === "active") {
+        idle.delete(name)
         if (touched) log("running")
         return
       }
       last = `it is ${status.state}, its slot is ${slot}${status.trace ? `: ${status.trace}` : ""}`
       const stopped = status.state === "STOPPED" || status.state === "PAUSED"
       if (stopped && options.resume === false) return
+      const asleep = status.state === "RUNNING" || status.state === "UNASSIGNED"
+      const since = asleep ? (idle.get(name) ?? { since: Date.now(), ms: options.idleMs ?? IDLE_MS }) : undefined
+      if (since === undefined) idle.delete(name)
+      else idle.set(name, since)
       if (Date.now() >= nextAct) {
+        if (since !== undefined && Date.now() - since.since > since.ms) {
+          idle.set(name, { since: Date.now(), ms: Math.min(since.ms * 2, IDLE_MOST_MS) })
+          await act("restart", `restarting it, for its slot is ${slot}`, () =>
+            request("POST", `${path}/restart?includeTasks=true`)
+          )
+        }
         // Debezium would try to read it 900 times, two seconds apart, with the connector RUNNING and without a task.
         if (slot === "lost")
-          await act("dropping its slot, which Postgres has invalidated", () => dropSlot(config, options.database))
-        if (stopped) await act("resuming it", () => request("PUT", `${path}/resume`))
+          await act("drop slot", "dropping its slot, which Postgres has invalidated", () =>
+            dropSlot(config, options.database)
+          )
+        if (stopped) await act("resume", "resuming it", () => request("PUT", `${path}/resume`))
         if (status.state === "FAILED") {
-          await act(`restarting what failed (${status.trace ?? "no trace"})`, () =>
+          await act("restart", `restarting what failed (${status.trace ?? "no trace"})`, () =>
             request("POST", `${path}/restart?includeTasks=true&onlyFailed=true`)
           )
         }

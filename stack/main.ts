@@ -12,16 +12,16 @@ import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { connect } from "node:net"
 import { join, resolve } from "node:path"
 import { parseArgs } from "node:util"
-import { watchConnectors } from "../connectors/apply.ts"
 import { type RunningEngines, startEngines } from "./engines.ts"
 import { installEngines } from "./install.ts"
 import { killAll, killLeftovers, lives, readLedger, signal } from "./ledger.ts"
 import { startProcessor } from "./processor.ts"
 import { describe, exitOf, type Running, sizeOf, spawnLogged, tail } from "./process.ts"
 import {
+  AUDITOR,
+  auditorEnv,
   SERVICE_NAMES,
   type Service,
-  connectorTarget,
   keepAlive,
   prepare,
   runConnectors,
@@ -122,12 +122,18 @@ const up = async ({ dir, enginesOnly }: Settings): Promise<number> => {
         services.push(service)
         watch(service)
       })
+      starting.push(
+        startService(AUDITOR.name, auditorEnv(engines), join(dir, "log", `${AUDITOR.name}.log`), {
+          ledger: engines.ledger,
+          script: AUDITOR.script
+        }).then((service) => {
+          services.push(service)
+          watch(service)
+        })
+      )
       const connecting = runConnectors(engines)
       await Promise.allSettled([connecting, ...starting])
       await Promise.all([connecting, ...starting])
-      const watching = new AbortController()
-      releases.push(() => watching.abort())
-      void watchConnectors({ ...connectorTarget(engines), log: say }, watching.signal)
     }
     const rows = [...rowsOf(engines), ...services.map(({ name, url }) => ({ name, url })).sort(byUsualOrder)]
     writeState(dir, rows)

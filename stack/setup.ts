@@ -17,6 +17,7 @@ export const secretNames = [
   "postgres_password",
   "owner_password",
   "replication_password",
+  "auditor_password",
   "users_password",
   "products_password",
   "orders_password",

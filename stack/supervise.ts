@@ -129,6 +129,20 @@ export const serviceEnv = (engines: RunningEngines, name: ServiceName): Env => (
   BROKERS: engines.kafka.brokers
 })
 
+/** The auditor, as a program and its environment; its admin port is the one that says whether it is ready. */
+export const AUDITOR = { name: "auditor", port: 9006, script: join(REPOSITORY, "services", "shell", "auditor.ts") }
+
+export const auditorEnv = (engines: RunningEngines, port: number = AUDITOR.port): Env => ({
+  DATABASE_HOST: engines.postgres.host,
+  DATABASE_PORT: String(engines.postgres.port),
+  DATABASE_PASSWORD_FILE: join(engines.postgres.secretsDir, "auditor_password"),
+  BROKERS: engines.kafka.brokers,
+  CONNECT_URL: engines.connect.url,
+  REPLICATION_PASSWORD_FILE: join(engines.postgres.secretsDir, "replication_password"),
+  PORT: String(port),
+  ADMIN_PORT: String(port)
+})
+
 /** What the jobs (provision, topics, connectors) need to know about the engines. */
 export const jobEnv = (engines: EngineAddresses): Env => ({
   DATABASE_HOST: engines.postgres.host,

@@ -28,6 +28,13 @@ export interface TakeLimit {
   readonly bytes: number
 }
 
+export interface SubscribeOptions {
+  readonly group: string
+  readonly topics: ReadonlyArray<string>
+  /** One member of the group gets all partitions, and another one when it is gone. */
+  readonly exclusive?: boolean
+}
+
 export interface Subscription {
   /** Waits until records are there and takes them; what is left over stays buffered, within a bound. */
   readonly take: (limit: TakeLimit) => Effect.Effect<ReadonlyArray<BrokerRecord>, BrokerError>
@@ -44,10 +51,7 @@ export class Broker extends Context.Service<
   Broker,
   {
     /** Joins a consumer group, from the earliest record where the group has no offset. Closing the scope leaves it. */
-    readonly subscribe: (options: {
-      readonly group: string
-      readonly topics: ReadonlyArray<string>
-    }) => Effect.Effect<Subscription, BrokerError, Scope.Scope>
+    readonly subscribe: (options: SubscribeOptions) => Effect.Effect<Subscription, BrokerError, Scope.Scope>
     /** Appends records; returns when the broker has them all. */
     readonly publish: (records: ReadonlyArray<Outbound>) => Effect.Effect<void, BrokerError>
   }

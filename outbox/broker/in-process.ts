@@ -5,9 +5,11 @@
 import { Effect, Layer } from "effect"
 import { hashOf } from "../hash.ts"
 import { Broker, type BrokerRecord, type Outbound, type Subscription, type TakeLimit } from "./broker.ts"
+import { Offsets, partitionName } from "./offsets.ts"
 
 interface Member {
   readonly topics: ReadonlySet<string>
+  readonly exclusive: boolean
   /** The next offset to take, by partition; only of partitions that are this member's. */
   positions: Map<string, number>
   wake: () => void
@@ -17,8 +19,6 @@ interface Group {
   readonly committed: Map<string, number>
   members: ReadonlyArray<Member>
 }
-
-const partitionName = (topic: string, partition: number): string => `${topic}/${partition}`
 
 /** A broker with `partitions` partitions for every topic; topics exist as soon as they are named. */
 export const makeInProcess = (options: { readonly partitions: number }) => {
@@ -47,7 +47,8 @@ export const makeInProcess = (options: { readonly partitions: number }) => {
     for (const member of group.members) member.positions = new Map()
     const topics = new Set(group.members.flatMap((member) => [...member.topics]))
     for (const topic of topics) {
-      const takers = group.members.filter((member) => member.topics.has(topic))
+      const subscribers = group.members.filter((member) => member.topics.has(topic))
+      const takers = subscribers.some(({ exclusive }) => exclusive) ? subscribers.slice(0, 1) : subscribers
       for (let partition = 0; partition < options.partitions; partition++) {
         const name = partitionName(topic, partition)
         takers[partition % takers.length]?.positions.set(name, group.committed.get(name) ?? 0)
@@ -107,12 +108,12 @@ export const makeInProcess = (options: { readonly partitions: number }) => {
 
   const broker = Broker.of({
     publish: (records) => Effect.sync(() => append(records)),
-    subscribe: ({ group: name, topics }) =>
+    subscribe: ({ group: name, topics, exclusive = false }) =>
       Effect.acquireRelease(
         Effect.sync(() => {
           const group = groups.get(name) ?? { committed: new Map<string, number>(), members: [] }
           groups.set(name, group)
-          const member: Member = { topics: new Set(topics), positions: new Map(), wake: () => {} }
+          const member: Member = { topics: new Set(topics), exclusive, positions: new Map(), wake: () => {} }
           group.members = [...group.members, member]
           rebalance(group)
           return { group, member }
@@ -125,8 +126,31 @@ export const makeInProcess = (options: { readonly partitions: number }) => {
       ).pipe(Effect.map(({ group, member }) => subscriptionOf(group, member)))
   })
 
+  const offsets = Offsets.of({
+    extents: (topics) =>
+      Effect.sync(
+        () =>
+          new Map(
+            topics.flatMap((topic) =>
+              Array.from({ length: options.partitions }, (_, partition) => {
+                const name = partitionName(topic, partition)
+                return [name, { first: 0n, end: BigInt(logs.get(name)?.length ?? 0) }] as const
+              })
+            )
+          )
+      ),
+    committed: (name, topics) =>
+      Effect.sync(() => {
+        const committed = [...(groups.get(name)?.committed ?? [])]
+        const wanted = committed.filter(([partition]) => topics.some((topic) => partition.startsWith(`${topic}/`)))
+        return new Map(wanted.map(([partition, offset]) => [partition, BigInt(offset)]))
+      }),
+    kept: () => Effect.succeed(new Map())
+  })
+
   return {
     broker,
+    offsets,
     /** All records of a topic, partition by partition. */
     records: (topic: string): ReadonlyArray<BrokerRecord> =>
       Array.from(

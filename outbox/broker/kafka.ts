@@ -7,16 +7,25 @@
  */
 import { Effect, Layer, Schedule, type Scope } from "effect"
 import {
+  AssignerProtocol,
   CompressionTypes,
   Kafka,
   logLevel,
   type Consumer,
   type EachBatchPayload,
   type KafkaMessage,
+  type PartitionAssigner,
   type Producer
 } from "kafkajs"
 import RequestQueue from "kafkajs/src/network/requestQueue/index.js"
-import { Broker, BrokerError, type BrokerRecord, type Subscription, type TakeLimit } from "./broker.ts"
+import {
+  Broker,
+  BrokerError,
+  type BrokerRecord,
+  type SubscribeOptions,
+  type Subscription,
+  type TakeLimit
+} from "./broker.ts"
 
 // Without this every connection re-arms a timer of 1 ms for ever, about 4 % of a core when idle (tulios/kafkajs#1751).
 const { scheduleCheckPendingRequests } = RequestQueue.prototype
@@ -41,7 +50,7 @@ const bufferedMessages = 8_192
 /** How often offsets are committed: a crash brings back what was processed since, and the inbox drops it. */
 const commitEvery = "250 millis"
 
-const kafkaOf = (options: KafkaOptions): Kafka =>
+export const kafkaOf = (options: KafkaOptions): Kafka =>
   new Kafka({
     clientId: options.clientId,
     brokers: [...options.brokers],
@@ -85,7 +94,7 @@ export const layerKafka = (options: KafkaOptions): Layer.Layer<Broker> =>
         return connecting
       }
       return Broker.of({
-        subscribe: ({ group, topics }) => subscribe(kafka, options, group, topics),
+        subscribe: (how) => subscribe(kafka, options, how),
         publish: (records) =>
           Effect.tryPromise({
             try: async () => {
@@ -111,16 +120,40 @@ export const layerKafka = (options: KafkaOptions): Layer.Layer<Broker> =>
     })
   )
 
+/** Gives every partition to one member of the group; the others stand by. */
+const allToOne: PartitionAssigner = ({ cluster }) => ({
+  name: "AllToOneAssigner",
+  version: 0,
+  assign: async ({ members, topics }) => {
+    const [first] = members.map(({ memberId }) => memberId).toSorted()
+    if (first === undefined) return []
+    const all = topics.map((topic) => [
+      topic,
+      cluster.findTopicPartitionMetadata(topic).map(({ partitionId }) => partitionId)
+    ])
+    const assignment = AssignerProtocol.MemberAssignment.encode({
+      version: 0,
+      assignment: Object.fromEntries(all),
+      userData: Buffer.alloc(0)
+    })
+    return [{ memberId: first, memberAssignment: assignment }]
+  },
+  protocol: ({ topics }) => ({
+    name: "AllToOneAssigner",
+    metadata: AssignerProtocol.MemberMetadata.encode({ version: 0, topics, userData: Buffer.alloc(0) })
+  })
+})
+
 const subscribe = (
   kafka: Kafka,
   options: KafkaOptions,
-  group: string,
-  topics: ReadonlyArray<string>
+  { group, topics, exclusive = false }: SubscribeOptions
 ): Effect.Effect<Subscription, BrokerError, Scope.Scope> =>
   Effect.gen(function* () {
     const sessionTimeout = options.sessionTimeoutMs ?? defaultSessionTimeoutMs
     const consumer = kafka.consumer({
       groupId: group,
+      ...(exclusive ? { partitionAssigners: [allToOne] } : {}),
       sessionTimeout,
       rebalanceTimeout: 2 * sessionTimeout,
       heartbeatInterval: Math.floor(sessionTimeout / 10),
@@ -298,7 +331,12 @@ class FetchBuffer {
 export const Topics = {
   create: (
     options: KafkaOptions,
-    topics: ReadonlyArray<{ readonly name: string; readonly partitions: number }>,
+    topics: ReadonlyArray<{
+      readonly name: string
+      readonly partitions: number
+      /** Settings such as `retention.ms`, for those that the broker's own don't fit. */
+      readonly settings?: Readonly<Record<string, string>>
+    }>,
     replicationFactor: number
   ): Effect.Effect<void, BrokerError> =>
     Effect.acquireUseRelease(
@@ -310,10 +348,11 @@ export const Topics = {
             await admin.createTopics({
               waitForLeaders: true,
               timeout: 15_000,
-              topics: topics.map(({ name, partitions }) => ({
+              topics: topics.map(({ name, partitions, settings = {} }) => ({
                 topic: name,
                 numPartitions: partitions,
-                replicationFactor
+                replicationFactor,
+                configEntries: Object.entries(settings).map(([name, value]) => ({ name, value }))
               }))
             })
           },

@@ -30,6 +30,13 @@ export const recordOf = (message: OutboxMessage, source: string, createdAt: Date
   }
 })
 
+/** A row of the outbox as `outboxColumns` reads it. */
+export type OutboxRow = Omit<OutboxMessage, "schemaVersion"> & { readonly schema_version: number }
+
+/** What a message is made of; the payload as the text that it is. */
+export const outboxColumns =
+  "outbox.id, topic, key, type, payload::text as payload, correlation, causation, coordination, definition, traceparent, schema_version"
+
 export interface Relay {
   /** Takes a committed transaction's messages; call it in the order of the commits. */
   readonly committed: (messages: ReadonlyArray<OutboxMessage>) => void
@@ -59,8 +66,8 @@ const republish = (sql: Sql, publish: (messages: ReadonlyArray<OutboxMessage>) =
   Effect.tryPromise({
     try: async () => {
       let rows = 0
-      await sql<Array<Omit<OutboxMessage, "schemaVersion"> & { readonly schema_version: number }>>`
-        select id, topic, key, type, payload::text as payload, correlation, causation, coordination, definition, traceparent, schema_version
+      await sql<Array<OutboxRow>>`
+        select ${sql.unsafe(outboxColumns)}
         from outbox
         order by created_at, id`.cursor(batchSize, async (batch) => {
         rows += batch.length

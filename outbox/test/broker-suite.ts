@@ -2,9 +2,11 @@
 import { describe, expect, test } from "bun:test"
 import { Effect, Exit, Fiber, Latch, Scope } from "effect"
 import type { Broker, BrokerRecord, Outbound, Subscription } from "../broker/broker.ts"
+import type { Offsets } from "../broker/offsets.ts"
 
 export interface World {
   readonly broker: Broker["Service"]
+  readonly offsets: Offsets["Service"]
   /** Makes a topic that nobody else uses. */
   readonly topic: () => Promise<string>
 }
@@ -40,9 +42,14 @@ export const collect = Effect.fnUntraced(function* (subscription: Subscription, 
 }, Effect.timeout(arrivesWithin))
 
 /** A subscription that can be closed before the test ends. */
-export const member = Effect.fnUntraced(function* (broker: Broker["Service"], group: string, topic: string) {
+export const member = Effect.fnUntraced(function* (
+  broker: Broker["Service"],
+  group: string,
+  topic: string,
+  exclusive = false
+) {
   const scope = yield* Scope.fork(yield* Effect.scope)
-  const subscription = yield* broker.subscribe({ group, topics: [topic] }).pipe(Scope.provide(scope))
+  const subscription = yield* broker.subscribe({ group, topics: [topic], exclusive }).pipe(Scope.provide(scope))
   return { subscription, close: Scope.close(scope, Exit.void) }
 })
 
@@ -186,6 +193,47 @@ export const brokerSuite = (name: string, world: () => World): void => {
 
         expect(fromTwo.length).toBeGreaterThan(0)
         expect(new Set(records.map(valueOf))).toEqual(new Set(range(40)))
+      })
+    )
+
+    effectTest("of exclusive members one has all partitions, and another one once it is gone", () =>
+      Effect.gen(function* () {
+        const { broker, topic: newTopic } = world()
+        const topic = yield* Effect.promise(newTopic)
+        const group = newGroup()
+        const members = [yield* member(broker, group, topic, true), yield* member(broker, group, topic, true)] as const
+        yield* broker.publish(numbered(topic, 40))
+
+        const all = (which: 0 | 1) => Effect.as(collect(members[which].subscription, 40, true), which)
+        const reader = yield* Effect.race(all(0), all(1))
+        yield* members[reader].close
+        yield* broker.publish(numbered(topic, 10, 40))
+
+        yield* collectUntil([members[reader === 0 ? 1 : 0].subscription], range(10, 40))
+      })
+    )
+
+    effectTest("it is told where partitions end, and how far a group is", () =>
+      Effect.gen(function* () {
+        const { broker, offsets, topic: newTopic } = world()
+        const topic = yield* Effect.promise(newTopic)
+        const group = newGroup()
+        const sum = (numbers: Iterable<bigint>) => [...numbers].reduce((total, number) => total + number, 0n)
+        const none = yield* offsets.extents([topic])
+        yield* broker.publish(numbered(topic, 30))
+        const { subscription, close } = yield* member(broker, group, topic)
+        yield* collect(subscription, 30, true)
+        yield* close
+
+        const extents = yield* offsets.extents([topic])
+        const committed = yield* offsets.committed(group, [topic])
+
+        expect([...none].toSorted(([one], [other]) => (one < other ? -1 : 1))).toEqual(
+          range(partitions).map((partition) => [`${topic}/${partition}`, { first: 0n, end: 0n }])
+        )
+        expect(sum([...extents.values()].map(({ end }) => end))).toBe(30n)
+        for (const [name, { end }] of extents) expect([name, committed.get(name) ?? 0n]).toEqual([name, end])
+        expect(yield* offsets.committed(newGroup(), [topic])).toEqual(new Map())
       })
     )
 

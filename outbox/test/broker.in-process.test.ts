@@ -5,11 +5,11 @@ import { brokerSuite, collect, effectTest, member, newGroup, numbered, partition
 import { makeInProcess } from "../broker/in-process.ts"
 
 const made = makeInProcess({ partitions })
-const { broker } = made
+const { broker, offsets } = made
 let topics = 0
 const newTopic = () => `topic-${++topics}`
 
-brokerSuite("the in-process broker", () => ({ broker, topic: async () => newTopic() }))
+brokerSuite("the in-process broker", () => ({ broker, offsets, topic: async () => newTopic() }))
 
 effectTest("a group that is set back gets everything again, whatever was under way", () =>
   Effect.gen(function* () {

@@ -26,6 +26,8 @@ import {
 import { bank, Deposit, record } from "./bank.ts"
 import { Broker } from "../broker/broker.ts"
 import { layerKafka, Topics } from "../broker/kafka.ts"
+import { layerKafkaOffsets } from "../broker/kafka-offsets.ts"
+import { Offsets } from "../broker/offsets.ts"
 import { run } from "../runtime.ts"
 import { layerMemory } from "../store/memory.ts"
 
@@ -53,9 +55,12 @@ beforeAll(async () => {
   })
   brokers = [`127.0.0.1:${port}`]
   const options = { brokers, clientId: "test", sessionTimeoutMs }
-  const context = await Effect.runPromise(Layer.build(layerKafka(options)).pipe(Scope.provide(scope)))
+  const context = await Effect.runPromise(
+    Layer.build(Layer.merge(layerKafka(options), layerKafkaOffsets(options))).pipe(Scope.provide(scope))
+  )
   world = {
     broker: await Effect.runPromise(Effect.provideContext(Broker, context)),
+    offsets: await Effect.runPromise(Effect.provideContext(Offsets, context)),
     topic: async () => {
       const name = `topic-${++topics}`
       await Effect.runPromise(Topics.create(options, [{ name, partitions }], 1))
@@ -245,3 +250,22 @@ effectTest("a member whose pass takes longer than the session stays in its group
     expect(new Set([...first, ...buffered, ...rest].map(valueOf)).size).toBe(150)
   })
 )
+
+test("it is told for how long topics keep what lies on them", async () => {
+  const topics = [
+    { name: "kept", partitions: 1, settings: { "retention.ms": "1000000", "segment.ms": "500000" } },
+    { name: "forever", partitions: 1, settings: { "retention.ms": "-1" } },
+    { name: "usual", partitions: 1 }
+  ]
+  await Effect.runPromise(Topics.create({ brokers, clientId: "test" }, topics, 1))
+
+  const kept = await Effect.runPromise(world.offsets.kept(topics.map(({ name }) => name)))
+
+  expect(kept).toEqual(
+    new Map([
+      ["kept", 1_500_000],
+      ["forever", Number.POSITIVE_INFINITY],
+      ["usual", 14 * 86_400_000]
+    ])
+  )
+})

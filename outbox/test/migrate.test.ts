@@ -76,6 +76,7 @@ describe("migrations", () => {
     expect(ran).toEqual([
       "oncebox/0001_oncebox.sql",
       "oncebox/0002_dead_letters.sql",
+      "oncebox/0003_audit.sql",
       "shop/0001_goods.sql",
       "shop/0002_prices.sql"
     ])
@@ -107,6 +108,7 @@ describe("migrations", () => {
     const all = [
       "oncebox/0001_oncebox.sql",
       "oncebox/0002_dead_letters.sql",
+      "oncebox/0003_audit.sql",
       "oncebox-saga/0001_sagas.sql",
       "shop/0001_goods.sql",
       "shop/0002_more.sql"
@@ -181,6 +183,8 @@ describe("the library's migrations", () => {
     await Migrations.run(owner, [Migrations.core, Migrations.saga])
 
     expect(core).toEqual([
+      "audit_exceptions",
+      "audit_marks",
       "calls",
       "dead_letters",
       "idempotency_keys",

@@ -22,6 +22,7 @@ import { Migrations } from "../store/migrate.ts"
 export const ownerRole = "oncebox_owner"
 export const serviceRole = "bank_service"
 const replicationRole = "oncebox_replication"
+const auditorRole = "oncebox_auditor"
 
 /** The name of this file's own connections, which are no leak. */
 const ownName = "the test itself"
@@ -47,6 +48,8 @@ export interface Database {
   readonly password: string
   /** How the service under test connects to it. */
   readonly service: ConnectionOptions
+  /** And the auditor. */
+  readonly auditor: ConnectionOptions
   /** The database's owner, for what a migration or an administrator would do, and to look into it. */
   readonly owner: Sql
   /** The superuser in this database. */
@@ -93,7 +96,7 @@ const keep = async (): Promise<Server> => {
   // a password of one iteration: what costs an attacker time costs every connection of a test the same
   await admin.unsafe("alter system set scram_iterations = 1")
   await admin.unsafe("select pg_reload_conf()")
-  for (const role of [ownerRole, serviceRole, replicationRole]) {
+  for (const role of [ownerRole, serviceRole, replicationRole, auditorRole]) {
     await admin.unsafe(`create role ${role} login password '${password}'`)
   }
   await admin.unsafe(`grant ${ownerRole} to postgres`)
@@ -126,6 +129,7 @@ const makeTemplate = async ({ schema, ...settings }: Template): Promise<string> 
   const owner = pool(port, password, ownerRole, name, 1)
   await Migrations.run(owner, [Migrations.core], settings)
   await owner.unsafe(`select oncebox_grant('${serviceRole}', '${replicationRole}')`)
+  await owner.unsafe(`select oncebox_grant_auditor('${auditorRole}')`)
   await owner.unsafe(schema)
   await owner.end({ timeout: 2 })
   return name
@@ -143,6 +147,7 @@ const makeDatabase = async (template: Template): Promise<Database> => {
     port,
     password,
     service: { host, port, database: name, username: serviceRole, password: Redacted.make(password) },
+    auditor: { host, port, database: name, username: auditorRole, password: Redacted.make(password) },
     owner: pool(port, password, ownerRole, name, 3),
     superuser: pool(port, password, "postgres", name, 2),
     asService: pool(port, password, serviceRole, name, 1)

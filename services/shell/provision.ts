@@ -14,6 +14,8 @@ import type { Service } from "./service.ts"
 
 const owner = "oncebox_owner"
 const replication = "oncebox_replication"
+/** One role for the outboxes of all databases: one process reads them all. */
+export const auditorRole = "oncebox_auditor"
 
 export interface ProvisionOptions {
   readonly host: string
@@ -25,6 +27,7 @@ export interface Passwords {
   readonly superuser: Redacted.Redacted<string>
   readonly owner: Redacted.Redacted<string>
   readonly replication: Redacted.Redacted<string>
+  readonly auditor: Redacted.Redacted<string>
   /** By database. */
   readonly services: ReadonlyMap<string, Redacted.Redacted<string>>
 }
@@ -40,6 +43,7 @@ export const readPasswords = (directory: string) =>
       superuser: yield* secret("postgres"),
       owner: yield* secret("owner"),
       replication: yield* secret("replication"),
+      auditor: yield* secret("auditor"),
       services: new Map(ofServices)
     } satisfies Passwords
   })
@@ -61,6 +65,7 @@ export const provision = async ({ host, port, passwords }: ProvisionOptions): Pr
     await superuser`select pg_advisory_lock(hashtext('oncebox_provision'))`
     await login(superuser, owner, "noreplication", passwords.owner)
     await login(superuser, replication, "replication", passwords.replication)
+    await login(superuser, auditorRole, "noreplication", passwords.auditor)
     // nobody but its owner has business in them
     await superuser`revoke all on database postgres, template1 from public`
     for (const service of services) {
@@ -115,11 +120,12 @@ const createDatabase = async (superuser: Sql, { database, role }: Service): Prom
     await superuser`create database ${superuser(database)} owner ${superuser(owner)} encoding 'UTF8' template template0`
   }
   await superuser`revoke all on database ${superuser(database)} from public`
-  await superuser`grant connect on database ${superuser(database)} to ${superuser(role)}, ${superuser(replication)}`
+  await superuser`grant connect on database ${superuser(database)} to ${superuser(role)}, ${superuser(replication)}, ${superuser(auditorRole)}`
 }
 
 const grant = async (sql: Sql, { role, tables }: Service): Promise<void> => {
   await sql`select oncebox_grant(${role}::name, ${replication}::name)`
+  await sql`select oncebox_grant_auditor(${auditorRole}::name)`
   for (const { name, kind } of tables) {
     if (kind === "log") await sql`grant select, insert on ${sql(name)} to ${sql(role)}`
     else if (kind === "reference") await sql`grant select on ${sql(name)} to ${sql(role)}`

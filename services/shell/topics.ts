@@ -5,10 +5,14 @@ import { topicNames } from "../index.ts"
 import { readConfig, setting } from "./config.ts"
 import { runJob } from "./job.ts"
 
+const dayMs = 86_400_000
+/** Less than the eight days for which inboxes remember: what lies there is known to whoever reads it again. */
+const settings = { "retention.ms": String(6 * dayMs), "segment.ms": String(dayMs) }
+
 /** Every topic, and beside it the one for copies of its dead letters. */
 export const topics = topicNames.flatMap((name) => [
-  { name, partitions: 6 },
-  { name: `${name}.dead`, partitions: 1 }
+  { name, partitions: 6, settings },
+  { name: `${name}.dead`, partitions: 1, settings }
 ])
 
 if (import.meta.main) {

@@ -50,6 +50,9 @@ const jobs: Record<string, string> = {
   connectors: "connectors/apply.ts"
 }
 
+/** Runs on, without a port for others. */
+const auditor = { name: "auditor", program: "services/shell/auditor.ts" }
+
 /** Everything else is one of the four engines. */
 const engines: Record<string, RegExp> = {
   postgres: /^postgres:18(\.|$)/,
@@ -70,6 +73,7 @@ const passwords: Record<string, ReadonlyArray<string>> = {
   provision: secretNames,
   connect: ["replication_password"],
   connectors: ["replication_password"],
+  auditor: ["auditor_password", "replication_password"],
   ...Object.fromEntries(contract.map(({ service, database }) => [service, [`${database}_password`]]))
 }
 
@@ -82,6 +86,15 @@ const variables: Record<string, Record<string, string>> = {
   topics: { BROKERS: broker, REPLICATION_FACTOR: "1" },
   connectors: {
     ...database,
+    CONNECT_URL: "http://connect:8083",
+    REPLICATION_PASSWORD_FILE: "/run/secrets/replication_password"
+  },
+  auditor: {
+    ...database,
+    BROKERS: broker,
+    PORT: "9006",
+    ADMIN_PORT: "9006",
+    DATABASE_PASSWORD_FILE: "/run/secrets/auditor_password",
     CONNECT_URL: "http://connect:8083",
     REPLICATION_PASSWORD_FILE: "/run/secrets/replication_password"
   },
@@ -130,7 +143,10 @@ const only = (condition: boolean, problem: string): string | false => condition 
 const same = (left: ReadonlyArray<string>, right: ReadonlyArray<string>): boolean =>
   left.toSorted().join() === right.toSorted().join()
 const isJob = (name: string): boolean => name in jobs
-const isOurs = (name: string): boolean => isJob(name) || contract.some(({ service }) => service === name)
+const isService = (name: string): boolean => name === auditor.name || contract.some(({ service }) => service === name)
+const isOurs = (name: string): boolean => isJob(name) || isService(name)
+const programOf = (name: string): string =>
+  jobs[name] ?? (name === auditor.name ? auditor.program : `services/${name}/main.ts`)
 const words = (container: Container): string =>
   [...(container.entrypoint ?? []), ...(container.command ?? [])].join(" ")
 
@@ -141,7 +157,12 @@ const differences = (container: Container, wanted: Record<string, string>): Read
 
 export const rules = {
   "the containers are those of the system": (compose) => {
-    const wanted = [...Object.keys(engines), ...Object.keys(jobs), ...contract.map(({ service }) => service)]
+    const wanted = [
+      ...Object.keys(engines),
+      ...Object.keys(jobs),
+      auditor.name,
+      ...contract.map(({ service }) => service)
+    ]
     return same(Object.keys(compose.services), wanted) ? [] : [`they are ${Object.keys(compose.services).join()}`]
   },
 
@@ -189,7 +210,7 @@ export const rules = {
   ]),
 
   "jobs run before the services and are adopted by them": forEach((name, { depends_on = {} }, compose) => [
-    ...(contract.some(({ service }) => service === name) ? Object.keys(jobs) : []).map((job) =>
+    ...(isService(name) ? Object.keys(jobs) : []).map((job) =>
       only(depends_on[job]?.condition !== "service_completed_successfully", `does not wait for ${job}`)
     ),
     ...(name === "connectors" ? ["provision", "topics"] : []).map((job) =>
@@ -220,10 +241,7 @@ export const rules = {
   ],
 
   "programs and their variables are those of the contract": forEach((name, container) => [
-    only(
-      isOurs(name) && words(container) !== `bun ${jobs[name] ?? `services/${name}/main.ts`}`,
-      `runs ${words(container)}`
-    ),
+    only(isOurs(name) && words(container) !== `bun ${programOf(name)}`, `runs ${words(container)}`),
     ...differences(container, variables[name] ?? {})
   ]),
 

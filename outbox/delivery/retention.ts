@@ -1,0 +1,165 @@
+/**
+ * Drops what has served its time: a slot of an outbox once every row of it was seen on its topic, nothing was published
+ * again for it any more, it is old enough, and every consumer is past all that lay on the topics when that was so.
+ *
+ * The database has the last word (`oncebox_drop_outbox_slot`): it counts the rows. A crash leaves a slot that the next look
+ * drops. What was known of the topics is forgotten with the process, which only makes the next one wait longer.
+ */
+import { Duration, Effect, Schedule, Schema, type Scope } from "effect"
+import type { BrokerError } from "../broker/broker.ts"
+import { Offsets, type ByPartition, type Extent } from "../broker/offsets.ts"
+import type { Sql } from "../store/connection.ts"
+import { Pool } from "../store/pool.ts"
+import type { StoreUnavailable } from "../store/store.ts"
+import type { Audited } from "./auditor.ts"
+
+export interface RetentionOptions {
+  readonly outboxes: ReadonlyArray<Audited>
+  /** For how long the slots of an outbox are kept after their end. */
+  readonly keep: Duration.Input
+  /** Everyone who must have read a message before its row goes. */
+  readonly consumers: ReadonlyArray<{ readonly group: string; readonly topics: ReadonlyArray<string> }>
+  readonly every?: Duration.Input
+}
+
+export interface Retention {
+  /** How many partitions were dropped, by the name of the outbox. */
+  readonly dropped: () => ReadonlyMap<string, number>
+  /** Slots that are old enough and still there, and why. */
+  readonly held: () => ReadonlyMap<string, string>
+}
+
+/** What is kept does not fit together. */
+export class RetentionRefused extends Schema.TaggedError<RetentionRefused>()("RetentionRefused", {
+  message: Schema.String
+}) {}
+
+interface Outbox {
+  readonly name: string
+  readonly pool: Pool
+  dropped: number
+}
+
+/** Looks for what may go for as long as the scope is open. */
+export const startRetention = (
+  options: RetentionOptions
+): Effect.Effect<Retention, RetentionRefused | StoreUnavailable | BrokerError, Offsets | Scope.Scope> =>
+  Effect.gen(function* () {
+    const offsets = yield* Offsets
+    const keepMs = Duration.toMillis(Duration.fromInputUnsafe(options.keep))
+    const outboxes = yield* Effect.forEach(options.outboxes, ({ name, database }) =>
+      Effect.acquireRelease(
+        Effect.sync((): Outbox => ({ name, pool: new Pool(database, { name: "retention", max: 1 }), dropped: 0 })),
+        ({ pool }) => Effect.promise(() => pool.close())
+      )
+    )
+    const topics = [...new Set(options.consumers.flatMap((consumer) => consumer.topics))]
+    const kept = yield* offsets.kept(topics)
+    for (const { name, pool } of outboxes) {
+      const windowMs = yield* pool.use(windowOf)
+      const message = forgotten(name, windowMs, keepMs, kept)
+      if (message !== undefined) return yield* new RetentionRefused({ message })
+    }
+
+    /** Where the topics ended when a slot was first found to be done with. */
+    const ends = new Map<string, ByPartition<Extent>>()
+    const held = new Map<string, string>()
+
+    /** Who has yet to read what lay on the topics then. */
+    const behind = Effect.fnUntraced(function* (then: ByPartition<Extent>) {
+      const late = yield* Effect.forEach(options.consumers, ({ group, topics }) =>
+        Effect.map(offsets.committed(group, topics), (committed) => (isPast(then, committed, topics) ? [] : [group]))
+      )
+      return late.flat()
+    })
+    const dropSlots = Effect.fnUntraced(function* (
+      outbox: Outbox
+    ): Effect.fn.Return<void, BrokerError | StoreUnavailable> {
+      for (const slot of yield* outbox.pool.use((sql) => slotsBefore(sql, keepMs))) {
+        const key = `${outbox.name}/${slot}`
+        const then = ends.get(key) ?? (yield* offsets.extents(topics))
+        ends.set(key, then)
+        const late = yield* behind(then)
+        const reason =
+          late.length > 0
+            ? `not read yet by ${late.join(", ")}`
+            : yield* outbox.pool.use((sql) => dropSlot(sql, slot, keepMs))
+        if (reason !== null) held.set(key, reason)
+        else {
+          held.delete(key)
+          ends.delete(key)
+          outbox.dropped++
+        }
+      }
+      outbox.dropped += yield* outbox.pool.use(dropOld)
+    })
+    const look = Effect.forEach(
+      outboxes,
+      (outbox) =>
+        dropSlots(outbox).pipe(
+          // somebody holds a partition's lock, or the database or the broker is away: later, then
+          Effect.catch((error) => Effect.logWarning(`retention of ${outbox.name}: ${error.message}`))
+        ),
+      { discard: true }
+    )
+    yield* look.pipe(Effect.repeat(Schedule.spaced(options.every ?? "1 minute")), Effect.forkScoped)
+    return {
+      dropped: () => new Map(outboxes.map(({ name, dropped }) => [name, dropped])),
+      held: () => held
+    }
+  })
+
+/** What comes again must meet an inbox that still knows whether it was seen. Says what may come later than that. */
+const forgotten = (
+  name: string,
+  windowMs: number,
+  keepMs: number,
+  kept: ReadonlyMap<string, number>
+): string | undefined => {
+  const [topic, longest = 0] = [...kept].toSorted(([, one], [, other]) => other - one)[0] ?? []
+  const what =
+    keepMs > windowMs
+      ? `the outbox would be kept for ${hours(keepMs)}`
+      : longest > windowMs
+        ? `topic ${topic} keeps records for up to ${hours(longest)} (retention.ms and segment.ms)`
+        : undefined
+  if (what === undefined) return undefined
+  return `${name}: ${what}, and its inbox knows what it has seen for ${hours(windowMs)}: keep less, or make the inbox's window wider (inbox_slots)`
+}
+
+const hours = (ms: number): string => `${Math.round(ms / 36_000) / 100} h`
+
+const isPast = (then: ByPartition<Extent>, committed: ByPartition<bigint>, topics: ReadonlyArray<string>): boolean =>
+  [...then].every(([name, { first, end }]) => {
+    if (!topics.some((topic) => name.startsWith(`${topic}/`))) return true
+    return first >= end || (committed.get(name) ?? -1n) >= end
+  })
+
+const windowOf = async (sql: Sql): Promise<number> => {
+  const [found] = await sql<Array<{ window_ms: number }>>`
+    select slot_ms * inbox_slots as window_ms from oncebox_settings`
+  return found?.window_ms ?? 0
+}
+
+/** Slots whose end is so long ago and that were audited, the oldest first. */
+const slotsBefore = async (sql: Sql, keepMs: number): Promise<ReadonlyArray<number>> => {
+  const rows = await sql<Array<{ slot: number }>>`
+    select slot
+    from audit_marks, oncebox_settings
+    where to_regclass('outbox_' || slot) is not null
+      and watermark >= to_timestamp((slot + 1) * slot_ms / 1000.0)
+      and to_timestamp((slot + 1) * slot_ms / 1000.0) < clock_timestamp() - ${keepMs}::bigint * interval '1 millisecond'
+    order by slot`
+  return rows.map(({ slot }) => slot)
+}
+
+const dropSlot = async (sql: Sql, slot: number, keepMs: number): Promise<string | null> => {
+  const [found] = await sql<Array<{ reason: string | null }>>`
+    select oncebox_drop_outbox_slot(${slot}::bigint, ${keepMs}::bigint) as reason`
+  return found?.reason ?? null
+}
+
+const dropOld = async (sql: Sql): Promise<number> => {
+  const [found] = await sql<Array<{ dropped: number }>>`select oncebox_drop_old() as dropped`
+  return found?.dropped ?? 0
+}

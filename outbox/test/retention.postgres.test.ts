@@ -1,0 +1,198 @@
+/** What may be dropped is dropped, and nothing else: slots of a second, on Postgres and the in-process broker. */
+import { describe, expect, test } from "bun:test"
+import { Effect, Schema, type Scope } from "effect"
+import { Broker } from "../broker/broker.ts"
+import { makeInProcess } from "../broker/in-process.ts"
+import { Offsets } from "../broker/offsets.ts"
+import { startAuditor } from "../delivery/auditor.ts"
+import { startRetention, type Retention } from "../delivery/retention.ts"
+import { Topic } from "../message.ts"
+import { Outbox } from "../store/outbox.ts"
+import { database, type Database } from "./postgres.ts"
+import { until } from "../../stack/wait.ts"
+
+const events = Topic.events("notes-events")
+const Noted = events.message("Noted", { note: Schema.String }, { key: "note" })
+const happensWithinMs = 20_000
+
+interface World {
+  readonly db: Database
+  readonly queue: ReturnType<typeof makeInProcess>
+  readonly retention: Retention
+  /** Commits notes; the auditor publishes them. Answers the slot. */
+  readonly write: (count: number) => Promise<number>
+  readonly exists: (slot: number) => Promise<boolean>
+  /** The group reads everything that lies there. */
+  readonly consume: (group: string, count: number) => Promise<void>
+}
+
+const readers = ["reader", "other"]
+
+const worldOf = (topics: ReadonlyArray<string>): Effect.Effect<World, unknown, Scope.Scope> =>
+  Effect.gen(function* () {
+    const db = yield* database({ schema: "", slotMs: 1_000, inboxSlots: 5 })
+    const queue = makeInProcess({ partitions: 2 })
+    const outboxes = [{ name: "notes", source: "/oncebox/notes", database: db.auditor }]
+    const retention = yield* Effect.gen(function* () {
+      yield* startAuditor({ outboxes, topics, grace: "100 millis", every: "50 millis" })
+      const consumers = readers.map((group) => ({ group, topics: [events.name] }))
+      return yield* startRetention({ outboxes, keep: "1 second", consumers, every: "50 millis" })
+    }).pipe(Effect.provideService(Broker, queue.broker), Effect.provideService(Offsets, queue.offsets))
+    return {
+      db,
+      queue,
+      retention,
+      write: async (count) => {
+        await db.owner`select oncebox_prepare_partitions()`
+        return db.asService.begin(async (transaction) => {
+          await Outbox.append(
+            transaction,
+            Array.from({ length: count }, (_, n) => Noted.of({ note: `note-${n}` }))
+          )
+          const [now] = await transaction<Array<{ slot: number }>>`
+            select floor(extract(epoch from now()))::bigint as slot`
+          return now?.slot ?? 0
+        })
+      },
+      exists: async (slot) => {
+        const [found] = await db.owner`select to_regclass(${`outbox_${slot}`}) is not null as here`
+        return found?.["here"] === true
+      },
+      consume: (group, count) =>
+        Effect.runPromise(
+          Effect.scoped(
+            Effect.gen(function* () {
+              const subscription = yield* queue.broker.subscribe({ group, topics: [events.name] })
+              for (let left = count; left > 0;) {
+                const records = yield* subscription.take({ messages: 100, bytes: 1_000_000 })
+                yield* subscription.processed(records)
+                left -= records.length
+              }
+            }).pipe(Effect.timeout("10 seconds"))
+          )
+        )
+    }
+  })
+
+const onNotes = (
+  name: string,
+  body: (world: World) => Promise<void>,
+  topics: ReadonlyArray<string> = [events.name]
+): void =>
+  test(
+    name,
+    () =>
+      Effect.runPromise(Effect.scoped(Effect.flatMap(worldOf(topics), (world) => Effect.promise(() => body(world))))),
+    60_000
+  )
+
+const heldBecause = ({ retention }: World, slot: number, reason: RegExp) =>
+  until(`slot ${slot} is held: ${reason}`, happensWithinMs, () =>
+    reason.test(retention.held().get(`notes/${slot}`) ?? "")
+  )
+
+describe("retention", () => {
+  onNotes("drops a slot when all of it was seen and everybody has read it, and not before", async (world) => {
+    const slot = await world.write(10)
+    await heldBecause(world, slot, /^not read yet by reader, other$/)
+    await world.consume("reader", 10)
+    await heldBecause(world, slot, /^not read yet by other$/)
+    expect(await world.exists(slot)).toBe(true)
+
+    await world.consume("other", 10)
+
+    await until("it is gone", happensWithinMs, async () => !(await world.exists(slot)))
+    expect(world.retention.held().has(`notes/${slot}`)).toBe(false)
+    expect(world.retention.dropped().get("notes")).toBeGreaterThan(0)
+  })
+
+  onNotes(
+    "keeps a slot of which a row was not seen",
+    async (world) => {
+      const slot = await world.write(2)
+      let read = 0
+      await until("it is held though all of it was read", happensWithinMs, async () => {
+        const there = world.queue.records(events.name).length
+        for (const group of readers) await world.consume(group, there - read)
+        read = there
+        return /not all of it was seen/.test(world.retention.held().get(`notes/${slot}`) ?? "")
+      })
+
+      expect(await world.exists(slot)).toBe(true)
+    },
+    ["another-topic"]
+  )
+
+  onNotes("keeps a slot in which there is a row that was not looked at", async (world) => {
+    const slot = await world.write(2)
+    await heldBecause(world, slot, /^not read yet/)
+    await world.db.owner`
+      insert into outbox (id, topic, key, type, payload, correlation, coordination, schema_version, created_at)
+      select gen_random_uuid(), topic, key, type, payload, correlation, coordination, schema_version, created_at
+      from outbox
+      limit 1`
+    for (const group of readers) await world.consume(group, 2)
+
+    await heldBecause(world, slot, /it holds 3 rows, and 2 were audited/)
+
+    expect(await world.exists(slot)).toBe(true)
+  })
+
+  onNotes("drops the inbox's partitions outside its window, and keys that are two days old", async ({ db }) => {
+    const slots = async () =>
+      (
+        await db.owner<Array<{ slot: number }>>`
+          select substr(relname, 7)::bigint as slot
+          from pg_class
+          where relispartition and relname ~ '^inbox_[0-9]+$'
+          order by 1`
+      ).map(({ slot }) => slot)
+    await db.owner`
+      insert into idempotency_keys (key, fingerprint, created_at)
+      values ('old', '', now() - interval '3 days'), ('new', '', now())`
+    await db.owner`select oncebox_prepare_partitions()`
+    const [foreign, oldest = 0] = await slots()
+
+    await until("the oldest is gone", happensWithinMs, async () => !(await slots()).includes(oldest))
+
+    expect(foreign).toBe(0)
+    expect((await slots()).includes(0)).toBe(true)
+    const nowSlot = Math.floor(Date.now() / 1000)
+    expect((await slots()).filter((slot) => slot >= nowSlot - 5 && slot <= nowSlot).length).toBeGreaterThan(0)
+    await until("the old key is gone", happensWithinMs, async () => {
+      const keys = await db.owner<Array<{ key: string }>>`select key from idempotency_keys`
+      return keys.map(({ key }) => key).join() === "new"
+    })
+  })
+
+  test.each([
+    ["9 days", 7, "notes: the outbox would be kept for 216 h, and its inbox knows what it has seen for 192 h"],
+    [
+      "2 days",
+      9,
+      "notes: topic notes-events keeps records for up to 216 h (retention.ms and segment.ms), and its inbox"
+    ],
+    ["2 days", Number.POSITIVE_INFINITY, "notes: topic notes-events keeps records for up to Infinity h"],
+    ["2 days", 7, undefined]
+  ] as const)("with %s of the outbox, %p days of the topics and eight of the inbox says: %s", (keep, days, said) =>
+    Effect.runPromise(
+      Effect.scoped(
+        Effect.gen(function* () {
+          const db = yield* database({ schema: "" })
+          const kept = () => Effect.succeed(new Map([[events.name, days * 86_400_000]]))
+          const outcome = yield* startRetention({
+            outboxes: [{ name: "notes", source: "", database: db.auditor }],
+            keep,
+            consumers: [{ group: "reader", topics: [events.name] }]
+          }).pipe(
+            Effect.provideService(Offsets, { ...makeInProcess({ partitions: 1 }).offsets, kept }),
+            Effect.match({ onSuccess: () => undefined, onFailure: ({ message }) => message })
+          )
+
+          if (said === undefined) expect(outcome).toBeUndefined()
+          else expect(outcome).toStartWith(said)
+        })
+      )
+    )
+  )
+})
