@@ -55,7 +55,8 @@ const met = [
   "sagas of place-order v1",
   "sagas of place-order v2",
   "sagas of pay-first v1",
-  "sagas of pay-first v2"
+  "sagas of pay-first v2",
+  "messages handed over to another build"
 ]
 
 test(`${sagas} sagas hold all that must hold, and meet all that may befall them`, async () => {
