@@ -4,7 +4,7 @@ import { Choreography, type Caller, type RowOf, type Saga, type SagaDefinition, 
 import { pickOne, type Choices, type ClientRequest, type Plan, type Quiet, type Scenario } from "oncebox/testing"
 import type { ProcessorEntry } from "../../../stack/processor.ts"
 import { ArchiveOrder, CancelOrder, order, PlaceOrder, type Order, type ordersHistory } from "../../order/order.ts"
-import { definitions, payFirst, placeOrder } from "../../orchestrator/definitions.ts"
+import { definitions } from "../../orchestrator/definitions.ts"
 import { orchestrator, orchestratorOf, StartOrder } from "../../orchestrator/orchestrator.ts"
 import { Charge, Refund } from "../../payment/card.ts"
 import type { Payment } from "../../payment/outcome.ts"
@@ -14,6 +14,7 @@ import { choreography } from "../../shell/choreography.ts"
 import type { OrderData } from "../../shell/order-context.ts"
 import { shipment, type Shipment } from "../../shipment/shipment.ts"
 import { user, type User } from "../../user/user.ts"
+import { allDefinitions, nextDefinitions } from "../builds/definitions.ts"
 import { checks } from "../checks.ts"
 import type { World } from "../checks/check.ts"
 import type { Planned } from "../orders.ts"
@@ -294,25 +295,21 @@ const watch: Scenario["watch"] = (_participant, table, before, after) => {
   return undefined
 }
 
-/** The next version of both definitions: less patient, and place-order asks for a quote first. */
-const nextVersion = (definition: SagaDefinition<OrderData>, steps = definition.steps): SagaDefinition<OrderData> => ({
+/** The next versions, less patient. */
+const impatient = (definition: SagaDefinition<OrderData>): SagaDefinition<OrderData> => ({
   ...definition,
-  version: 2,
   deadlineMs: definition.deadlineMs / 2,
-  pivot: steps.length - 1,
-  steps: steps.map((step) => ({ ...step, deadlineMs: step.deadlineMs / 2, attempts: 2 }))
+  steps: definition.steps.map((step) => ({ ...step, deadlineMs: step.deadlineMs / 2, attempts: 2 }))
 })
-const quote = payFirst.steps.filter(({ name }) => name === "quote")
-const nextDefinitions = {
-  "place-order": nextVersion(placeOrder, [...placeOrder.steps.slice(0, 1), ...quote, ...placeOrder.steps.slice(1)]),
-  "pay-first": nextVersion(payFirst)
+const impatientDefinitions = {
+  "place-order": impatient(nextDefinitions["place-order"]),
+  "pay-first": impatient(nextDefinitions["pay-first"])
 }
 const orchestrators = [
   // one that has both versions and starts the old one: it may be left out
-  orchestratorOf(definitions, Object.values(nextDefinitions)),
-  orchestratorOf(nextDefinitions, Object.values(definitions))
+  orchestratorOf(definitions, Object.values(impatientDefinitions)),
+  orchestratorOf(impatientDefinitions, Object.values(definitions))
 ]
-const allDefinitions = [...Object.values(definitions), ...Object.values(nextDefinitions)]
 
 /** What must be met now and then: outcomes in both styles and definitions, and each way in which something was taken back. */
 const seen = ({ rows }: Quiet): Readonly<Record<string, number>> => {
