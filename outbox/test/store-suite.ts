@@ -1426,6 +1426,30 @@ export const storeSuite = (name: string, open: OpenWorld): void => {
       })
     )
 
+    inWorld("passes over a due row that it left to another build, which then decides it", (world) =>
+      Effect.gen(function* () {
+        let looks = 0
+        const { publish, counted } = yield* running(world, {
+          decide: (type, row) => {
+            if (type !== "due" || !("id" in row) || row.id !== "b") return
+            looks++
+            throw new OtherBuild("b is new")
+          }
+        })
+        const due = (account: string) => OpenAccount.of({ account, balance: 0, dueInMs: -1_000 })
+
+        yield* publish([due("b"), due("a")])
+        yield* counted("timers", 1)
+        yield* publish([due("c")])
+        yield* counted("timers", 2)
+        const next = yield* (yield* replica(world)).due()
+
+        expect(looks).toBe(1)
+        expect(next.decided).toBe(1)
+        expect(yield* balances(world)).toEqual({ a: 1, b: 1, c: 1 })
+      })
+    )
+
     inWorld("lets a due row that is refused not hold up the others", (world) =>
       Effect.gen(function* () {
         const { participant, publish, counted } = yield* running(world, {})
