@@ -651,10 +651,12 @@ describe("the orchestrator", () => {
     })
 
     test("what was handed over, and the saga's deadline, wait for a build that has the version", () => {
-      const given = { sagas: [newer(["TripOpened"])], saga_handovers: [handover] }
+      const unheardOf = { ...handover, message_id: `${key.slice(0, -1)}8`, type: "SeatBlessed" }
+      const given = { sagas: [newer(["TripOpened"])], saga_handovers: [handover, unheardOf] }
 
       for (const due of [
         { due: "saga_handovers", key },
+        { due: "saga_handovers", key: unheardOf.message_id },
         { due: "sagas", key: "t1", at: later }
       ]) {
         expect(() => tell([due], given)).toThrow(missing)
