@@ -28,6 +28,14 @@ export interface Context extends Cause {
   readonly newId: () => string
 }
 
+/**
+ * Thrown by a decision on a due row that only another build can make. The row stays due, for a replica of that build, and
+ * this one leaves it alone for a while.
+ */
+export class OtherBuild extends Error {
+  override readonly name = "OtherBuild"
+}
+
 export interface Decision<T extends Tables, R = unknown> {
   readonly put?: Puts<T>
   readonly send?: ReadonlyArray<Outgoing>

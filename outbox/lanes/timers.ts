@@ -14,7 +14,7 @@ import type { AnyTable } from "../table.ts"
 const lookEvery = "250 millis"
 /** How many rows one pass takes. */
 const limit = 200
-/** How long a row whose decision is at fault is left alone. */
+/** How long a row that can't be decided here is left alone. */
 const pauseAfterFaultMs = 60_000
 
 export const timersLane = (context: LaneContext, lane: StoreLane, store: Store["Service"]): Effect.Effect<never> => {
@@ -32,7 +32,7 @@ export const timersLane = (context: LaneContext, lane: StoreLane, store: Store["
 interface Timer {
   readonly table: AnyTable
   readonly handler: AnyHandler
-  /** Rows whose decision is at fault, and until when they are left alone. */
+  /** Rows that can't be decided here, and until when they are left alone. */
   readonly paused: Map<string, number>
 }
 
@@ -48,7 +48,7 @@ const look = Effect.fnUntraced(function* (
   const due = yield* untilCommitted(context, store.nextDue(table))
   if (due === null || due.getTime() > now) return
   const input: DueInput = { _tag: "due", table, handler, limit }
-  const { decided, failed } = yield* untilCommitted(
+  const { decided, failed, left } = yield* untilCommitted(
     context,
     runDue({ ...context.environment, lane }, input, new Set(paused.keys()))
   )
@@ -60,4 +60,10 @@ const look = Effect.fnUntraced(function* (
       `${context.participant.name}: due ${table.name} ${key} can't be decided, looked at again in a minute: ${detail}`
     )
   }
+  for (const { key } of left) paused.set(key, now + pauseAfterFaultMs)
+  const [first] = left
+  if (first !== undefined)
+    yield* Effect.logWarning(
+      `${context.participant.name}: ${left.length} due ${table.name} are left to another build, such as ${first.key}: ${first.detail}`
+    )
 })

@@ -4,7 +4,7 @@
  */
 import { sealCall, type OutgoingCall } from "../calls/call.ts"
 import { seal, type Origin, type OutboxMessage } from "../message.ts"
-import type { Context, Decision, Cause } from "../participant.ts"
+import { OtherBuild, type Context, type Decision, type Cause } from "../participant.ts"
 import { deadLetterCopy } from "../delivery/dead-letter.ts"
 import {
   idempotencyKeys,
@@ -258,10 +258,13 @@ const waits = (
   return first !== undefined && (!redrive || isBefore(first, record))
 }
 
-const decisionFailed = (error: unknown): Fault => ({
-  reason: "decision-failed",
-  detail: error instanceof Error ? (error.stack ?? error.message) : String(error)
-})
+const decisionFailed = (error: unknown): Fault =>
+  error instanceof OtherBuild
+    ? { reason: "decision-failed", detail: error.message, ofOtherBuild: true }
+    : {
+        reason: "decision-failed",
+        detail: error instanceof Error ? (error.stack ?? error.message) : String(error)
+      }
 
 const letterOf = (input: MessageInput, { reason, detail }: Fault): DeadLetter => ({
   id: input.envelope.id,

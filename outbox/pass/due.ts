@@ -9,6 +9,8 @@ export interface DueResult {
   readonly decided: number
   /** Rows whose decision is at fault: nothing was written for them, they stay due. */
   readonly failed: ReadonlyArray<{ readonly key: string; readonly detail: string }>
+  /** Rows that another build must decide: they stay due, too. */
+  readonly left: ReadonlyArray<{ readonly key: string; readonly detail: string }>
 }
 
 /** Decides the rows of a table that are due, but for those in `skip`; answers how many there were. */
@@ -38,22 +40,23 @@ const attemptDue = Effect.fnUntraced(function* (
     unpark: [],
     parking: [],
     parkedKeys: [],
-    due: { table: input.table, limit: input.limit + skip.size },
+    due: { table: input.table, limit: input.limit, skip: [...skip] },
     loads: []
   })
   return yield* Effect.gen(function* (): Effect.fn.Return<DueResult, StoreError> {
-    const inputs = transaction.due
-      .map((row) => dueRow(input, row, environment.newId()))
-      .filter((row) => !skip.has(row.cause.key))
-      .slice(0, input.limit)
+    const inputs = transaction.due.map((row) => dueRow(input, row, environment.newId()))
     const pass = new Pass(environment, inputs, new Map(), transaction.now.getTime())
     pass.working.add(input.table, [], transaction.due)
     yield* loadRest(pass, transaction)
     pass.decide(transaction)
-    const failed = inputs.flatMap((row) => {
+    const failed: Array<DueResult["failed"][number]> = []
+    const left: Array<DueResult["left"][number]> = []
+    for (const row of inputs) {
       const fault = pass.newFaults.get(row)
-      return fault === undefined ? [] : [{ key: row.cause.key, detail: fault.detail }]
-    })
+      if (fault === undefined) continue
+      const { detail, ofOtherBuild = false } = fault
+      ;(ofOtherBuild ? left : failed).push({ key: row.cause.key, detail })
+    }
     const [only] = inputs
     yield* transaction
       .commit(pass.writes())
@@ -67,7 +70,7 @@ const attemptDue = Effect.fnUntraced(function* (
         )
       )
     if (failed.length === 0 || inputs.length > 1) environment.committed(pass.outbox, pass.asked())
-    return { decided: pass.outcomes.length - failed.length, failed }
+    return { decided: pass.outcomes.length - failed.length - left.length, failed, left }
   }).pipe(Effect.onError(() => transaction.rollback))
 })
 

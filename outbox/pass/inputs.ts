@@ -78,6 +78,8 @@ export const idempotencyKeys = Table.reference("idempotency_keys", {
 export interface Fault {
   readonly reason: ParkReason
   readonly detail: string
+  /** A replica of another build can decide it. */
+  readonly ofOtherBuild?: boolean
 }
 
 export type Faults = ReadonlyMap<Input, Fault>

@@ -62,16 +62,18 @@ export interface SagaDefinition<Data = unknown> {
   readonly decode: (data: unknown) => Data
 }
 
-/** Finds a saga's definition, in the version that it runs on, among those that `owner` has. Throws when two are one. */
+/** What a definition is called, in one version. */
+export const nameOf = (name: string, version: number): string => `${name} v${version}`
+
+/**
+ * Finds a saga's definition, in the version that it runs on, among those that `owner` has; undefined when this build has it
+ * no more, or not yet. Throws when two are one.
+ */
 export const registryOf = <Data>(owner: string, definitions: ReadonlyArray<SagaDefinition<Data>>) => {
-  const nameOf = (name: string, version: number): string => `${name} v${version}`
   const known = new Map(definitions.map((one) => [nameOf(one.name, one.version), one]))
   if (known.size !== definitions.length) throw new Error(`${owner} has two definitions of one name and version`)
-  return (saga: Pick<SagaRow, "id" | "definition" | "version">): SagaDefinition<Data> => {
-    const found = known.get(nameOf(saga.definition, saga.version))
-    if (found !== undefined) return found
-    throw new Error(`saga ${saga.id} runs on ${nameOf(saga.definition, saga.version)}, which this build does not have`)
-  }
+  return (saga: Pick<SagaRow, "definition" | "version">): SagaDefinition<Data> | undefined =>
+    known.get(nameOf(saga.definition, saga.version))
 }
 
 export const viewOf = (definition: SagaDefinition, saga: SagaRow): SagaView<unknown> => ({

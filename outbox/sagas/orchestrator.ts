@@ -1,13 +1,17 @@
 /**
  * The orchestrator: a participant that gives every answer and every passed deadline to the saga it belongs to.
  * A crash loses no saga: its row, its log and what it asks for are one transaction. Choreographed sagas are only watched.
+ *
+ * Replicas of several builds may run side by side. What is read for a saga on a version that this build does not have is
+ * handed over: kept as a row that is due at once, for a build that has the version. The saga's own deadlines wait for that
+ * build, too.
  */
-import type { AnyContract, Contract } from "../message.ts"
-import { Participant, type Context, type Decision } from "../participant.ts"
+import { decodePlain, type AnyContract, type Contract } from "../message.ts"
+import { OtherBuild, Participant, type Context, type Decision } from "../participant.ts"
 import { advance, decisionOf, type SagaInput } from "./advance.ts"
-import { registryOf, type SagaDefinition } from "./definition.ts"
+import { nameOf, registryOf, type SagaDefinition } from "./definition.ts"
 import { begun, Saga, type SagaStart } from "./saga.ts"
-import { hasEnded, type SagaRow, type SagaTables } from "./tables.ts"
+import { hasEnded, type SagaHandover, type SagaRow, type SagaTables } from "./tables.ts"
 import { noted, observe, overdue } from "./watch.ts"
 
 /**
@@ -19,7 +23,14 @@ const make = (
   definitions: ReadonlyArray<SagaDefinition>,
   options: { readonly starts: ReadonlyArray<SagaStart> }
 ): Participant<SagaTables> => {
-  const definitionOf = registryOf(name, definitions)
+  const known = registryOf(name, definitions)
+  const definitionOf = (saga: SagaRow): SagaDefinition => {
+    const found = known(saga)
+    if (found !== undefined) return found
+    const version = nameOf(saga.definition, saga.version)
+    throw new OtherBuild(`saga ${saga.id} runs on ${version}, which this build does not have`)
+  }
+  const isOfOtherBuild = (saga: SagaRow): boolean => !hasEnded(saga) && known(saga) === undefined
   const stranger = options.starts.find((start) => !definitions.includes(start.definition))
   if (stranger !== undefined)
     throw new Error(`${name} starts ${stranger.definition.name}, which is none of its definitions`)
@@ -41,21 +52,49 @@ const make = (
       for (const contract of [success, failure, undo?.done]) if (contract !== undefined) contracts.add(contract)
     }
   }
-  const empty: Participant<SagaTables> = Participant.make(name, Saga.tables).due("sagas", {
-    decide: (_rows, saga, context) =>
-      saga.deadline !== null && saga.deadline > context.now
-        ? { put: { sagas: [{ ...saga, due_at: saga.deadline }] } }
-        : step(saga, "deadline", context)
-  })
+  const contractOf = ({ topic, type }: SagaHandover): AnyContract | undefined =>
+    [...contracts].find((one) => one.topic.name === topic && one.type === type)
+  const empty: Participant<SagaTables> = Participant.make(name, Saga.tables)
+    .due("sagas", {
+      decide: (_rows, saga, context) =>
+        saga.deadline !== null && saga.deadline > context.now
+          ? { put: { sagas: [{ ...saga, due_at: saga.deadline }] } }
+          : step(saga, "deadline", context)
+    })
+    .due("saga_handovers", {
+      touches: { sagas: ({ saga_id }) => [saga_id] },
+      decide: (rows, handover, context) => {
+        const saga = rows.sagas.get(handover.saga_id)
+        if (saga !== undefined && !hasEnded(saga)) definitionOf(saga)
+        const contract = contractOf(handover)
+        const decision =
+          saga === undefined || contract === undefined
+            ? {}
+            : step(
+                saga,
+                { contract, payload: decodePlain(contract.type, contract.schema, handover.payload) },
+                { ...context, id: handover.message_id, type: handover.type, correlation: saga.id }
+              )
+        return { ...decision, put: { ...decision.put, saga_handovers: [{ ...handover, due_at: null }] } }
+      }
+    })
   return [...contracts].reduce(
     (participant, contract) =>
       // The payload goes to the step of this very contract.
       participant.on(contract as unknown as Contract<object>, {
-        touches: { sagas: (_payload, _rows, cause) => (cause.correlation === null ? [] : [cause.correlation]) },
+        touches: {
+          sagas: (_payload, _rows, cause) => (cause.correlation === null ? [] : [cause.correlation]),
+          saga_handovers: (_payload, rows, cause) => {
+            const saga = cause.correlation === null ? undefined : rows.sagas.get(cause.correlation)
+            return saga !== undefined && isOfOtherBuild(saga) ? [cause.id] : []
+          }
+        },
         decide: (rows, payload, context) => {
           if (context.correlation === null) return {}
           const input = { contract, payload }
           const saga = rows.sagas.get(context.correlation)
+          if (saga !== undefined && isOfOtherBuild(saga))
+            return { put: { saga_handovers: [handoverOf(saga, input, context)] } }
           if (saga !== undefined) return step(saga, input, context)
           const start = options.starts.find(({ on, when }) => on === contract && (when?.(payload) ?? true))
           if (start === undefined) return {}
@@ -70,5 +109,19 @@ const make = (
     empty
   )
 }
+
+/** A message, as another build finds it. */
+const handoverOf = (
+  { id }: SagaRow,
+  { contract, payload }: { readonly contract: AnyContract; readonly payload: object },
+  context: Context
+): SagaHandover => ({
+  message_id: context.id,
+  saga_id: id,
+  topic: contract.topic.name,
+  type: contract.type,
+  payload,
+  due_at: context.now
+})
 
 export const Orchestrator = { make }

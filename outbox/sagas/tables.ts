@@ -49,9 +49,28 @@ const sagaLog = Table.log("saga_log", {
   }
 })
 
-export const tables = { sagas, saga_log: sagaLog }
+/**
+ * Messages for sagas that run on a version which the build that read them does not have. They are due from then on, for a
+ * build that has it.
+ */
+const sagaHandovers = Table.make("saga_handovers", {
+  key: "message_id",
+  row: {
+    message_id: Schema.String,
+    saga_id: Schema.String,
+    topic: Schema.String,
+    type: Schema.String,
+    payload: Schema.Unknown,
+    /** Null once it is decided. */
+    due_at: Schema.NullOr(Schema.Date)
+  }
+})
+
+export const tables = { sagas, saga_log: sagaLog, saga_handovers: sagaHandovers }
 export type SagaTables = typeof tables
 export type SagaRow = RowOf<typeof sagas>
+
+export type SagaHandover = RowOf<typeof sagaHandovers>
 
 export type SagaLogEntry = RowOf<typeof sagaLog>
 

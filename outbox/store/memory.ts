@@ -160,7 +160,7 @@ export const memoryLane = (database: MemoryDatabase, turn: Semaphore.Semaphore):
 
 const dueRows = (database: MemoryDatabase, due: NonNullable<Opening["due"]>, now: Date): ReadonlyArray<object> =>
   rowsOf(database, due.table)
-    .filter((row) => (dueAt(row) ?? new Date(8.64e15)) <= now)
+    .filter((row) => (dueAt(row) ?? new Date(8.64e15)) <= now && !due.skip.includes(keyOf(due.table, row)))
     .sort((a, b) => (dueAt(a)?.getTime() ?? 0) - (dueAt(b)?.getTime() ?? 0))
     .slice(0, due.limit)
 

@@ -17,6 +17,7 @@ import {
   type ConnectionOptions,
   type Sql
 } from "./connection.ts"
+import { textsOf } from "./arrays.ts"
 import { statementsOf, type Prepared, type TableStatements } from "./statements.ts"
 import { notAnswered, Pool, unavailable } from "./pool.ts"
 import { discardLetters, groupLetters, listLetters, readLetters, writeLetters } from "./letters.ts"
@@ -241,7 +242,8 @@ class Lane {
           ? this.statement("library", claimText, [opening.consumer, ...claimRows(claims)])
           : this.statement("library", "select now() as now, '[]'::json as claimed")
       ) - 1
-    if (due !== undefined) opened.push(this.statement(due.table, this.tableOf(due.table).due, [due.limit]))
+    if (due !== undefined)
+      opened.push(this.statement(due.table, this.tableOf(due.table).due, [due.limit, textsOf(due.skip)]))
     const loadsAt = opened.push(...opening.loads.map((load) => this.loadStatement(load))) - opening.loads.length
     const results = yield* this.run(opened).pipe(Effect.onError(() => this.rollback(epoch)))
 

@@ -11,7 +11,7 @@ export interface Prepared {
 export interface TableStatements {
   /** Rows by key, locked in key order unless they never change. */
   readonly load: (keys: ReadonlyArray<string>) => Prepared
-  /** Rows whose due_at has passed. $1: how many. */
+  /** Rows whose due_at has passed. $1: how many. $2: the keys of those to pass over. */
   readonly due: string
   readonly insert: (rows: ReadonlyArray<object>) => Prepared
   /** Writes these columns of the rows. */
@@ -91,7 +91,7 @@ const make = (table: AnyTable, columns: ReadonlyArray<Column>, primaryKey: strin
     due: `
       select ${names}
       from ${name}
-      where due_at <= now()
+      where due_at <= now() and ${key} <> all($2::${keyType}[])
       order by due_at
       limit $1::int
       for update skip locked`,

@@ -28,8 +28,8 @@ export interface Opening {
   readonly parking: ReadonlyArray<string>
   /** Keys whose first parked message is wanted, as `[topic, key]`; for handlers that keep order behind one. */
   readonly parkedKeys: ReadonlyArray<readonly [topic: string, key: string]>
-  /** Rows whose `due_at` has passed, oldest first; rows locked by someone else are passed over. */
-  readonly due: { readonly table: AnyTable; readonly limit: number } | undefined
+  /** Rows whose `due_at` has passed, oldest first; those of `skip`, and rows locked by someone else, are passed over. */
+  readonly due: { readonly table: AnyTable; readonly limit: number; readonly skip: ReadonlyArray<string> } | undefined
   readonly loads: ReadonlyArray<Load>
 }
 

@@ -110,6 +110,7 @@ describe("migrations", () => {
       "oncebox/0002_dead_letters.sql",
       "oncebox/0003_audit.sql",
       "oncebox-saga/0001_sagas.sql",
+      "oncebox-saga/0002_handovers.sql",
       "shop/0001_goods.sql",
       "shop/0002_more.sql"
     ]
@@ -193,7 +194,7 @@ describe("the library's migrations", () => {
       "oncebox_settings",
       "outbox"
     ])
-    expect(await tables()).toEqual([...core, "saga_log", "sagas"].sort())
+    expect(await tables()).toEqual([...core, "saga_handovers", "saga_log", "sagas"].sort())
   })
 
   test("publish the inserts of the outbox under its own name, whatever the partition", async () => {

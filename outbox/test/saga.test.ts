@@ -1,13 +1,13 @@
 import { describe, expect, test } from "bun:test"
 import { Schema } from "effect"
 import { Topic, type AnyContract, type Outgoing } from "../message.ts"
-import type { Context } from "../participant.ts"
+import { OtherBuild, type Context } from "../participant.ts"
 import { Orchestrator } from "../sagas/orchestrator.ts"
 import { advance, type Advance, type SagaInput } from "../sagas/advance.ts"
 import { Saga } from "../sagas/saga.ts"
 import type { SagaRow, SagaTables } from "../sagas/tables.ts"
 import type { Puts } from "../table.ts"
-import { decideWith, type Input } from "../testing/index.ts"
+import { decidedAt, decideWith, type Input } from "../testing/index.ts"
 
 const later = new Date("2026-03-01T12:30:00.000Z")
 
@@ -608,21 +608,103 @@ describe("the orchestrator", () => {
     expect(asked.map(({ contract }) => contract.type)).toEqual(["CheckVisa", "IssueTicket"])
   })
 
-  test("a reply or a deadline for a version that this build lacks says so", () => {
-    const row = { ...play(["TripOpened"]).row, version: 7 }
-    const message = "saga t1 runs on book-trip v7, which this build does not have"
+  describe("beside a build with another version", () => {
+    const shorter = Saga.define({ ...booking, version: 2, steps: [open, seat, ticket] })
+    const next = Orchestrator.make("desk", [bookTrip, shorter], { starts: [] })
+    const missing = "saga t1 runs on book-trip v2, which this build does not have"
+    const newer = (words: ReadonlyArray<string>): SagaRow => ({ ...play(words).row, version: 2 })
+    const key = "00000000-0000-7000-8000-000000000009"
+    const handover = {
+      message_id: key,
+      saga_id: "t1",
+      topic: SeatHeld.topic.name,
+      type: "SeatHeld",
+      payload: { tripId: "t1", seat: "1A" },
+      due_at: decidedAt
+    }
 
-    expect(() => tell([answer("SeatHeld")], { sagas: [row] })).toThrow(message)
-    expect(() => tell([{ due: "sagas", key: "t1", at: later }], { sagas: [row] })).toThrow(message)
-  })
+    test("a reply to a saga of that version is handed over, and the saga stays as it is", () => {
+      const saga = newer(["TripOpened"])
 
-  test("a late reply to an ended saga of such a version is no trouble", () => {
-    const row = { ...play(["TripOpened", "SeatRefused", "TripClosed"]).row, version: 7 }
+      const { rows, asked } = tell([answer("SeatHeld", "t1", "1A")], { sagas: [saga] })
 
-    const { rows, asked } = tell([answer("TripClosed"), answer("TripOpened")], { sagas: [row] })
+      expect(asked).toEqual([])
+      expect(rows.sagas).toEqual([saga])
+      expect(rows.saga_log).toEqual([])
+      expect(rows.saga_handovers).toMatchObject([{ ...handover, message_id: expect.any(String) }])
+    })
 
-    expect(rows.sagas).toEqual([row])
-    expect(asked).toEqual([])
+    test("a build that has the version decides what was handed over as it would have decided the message, once", () => {
+      const saga = newer(["TripOpened"])
+
+      const told = tell([{ due: "saga_handovers", key }], { sagas: [saga], saga_handovers: [handover] }, next)
+
+      const directly = tell([answer("SeatHeld", "t1", "1A")], { sagas: [saga] }, next)
+      expect(told.rows.sagas).toEqual(directly.rows.sagas)
+      expect(told.asked.map(({ contract }) => contract.type)).toEqual(["IssueTicket"])
+      expect(told.rows.saga_log).toMatchObject([{ cause_type: "SeatHeld", cause_id: key }])
+      expect(told.rows.saga_handovers).toEqual([{ ...handover, due_at: null }])
+      // by then it is an answer that the saga does not await any more
+      expect(tell([{ due: "saga_handovers", key }], { ...told.rows, saga_handovers: [handover] }, next).asked).toEqual(
+        []
+      )
+    })
+
+    test("what was handed over, and the saga's deadline, wait for a build that has the version", () => {
+      const unheardOf = { ...handover, message_id: `${key.slice(0, -1)}8`, type: "SeatBlessed" }
+      const given = { sagas: [newer(["TripOpened"])], saga_handovers: [handover, unheardOf] }
+
+      for (const due of [
+        { due: "saga_handovers", key },
+        { due: "saga_handovers", key: unheardOf.message_id },
+        { due: "sagas", key: "t1", at: later }
+      ]) {
+        expect(() => tell([due], given)).toThrow(missing)
+        expect(() => tell([due], given)).toThrow(OtherBuild)
+      }
+    })
+
+    test("what was handed over is settled when the saga has ended meanwhile", () => {
+      const ended = newer(["TripOpened", "SeatRefused", "TripClosed"])
+      const given = { sagas: [ended], saga_handovers: [handover] }
+
+      const { rows, asked } = tell([{ due: "saga_handovers", key }], given)
+
+      expect(asked).toEqual([])
+      expect(rows.sagas).toEqual([ended])
+      expect(rows.saga_handovers).toEqual([{ ...handover, due_at: null }])
+    })
+
+    test("what was handed over is settled when no definition awaits its type any more", () => {
+      const given = { sagas: [newer(["TripOpened"])], saga_handovers: [{ ...handover, type: "SeatBlessed" }] }
+
+      const { rows, asked } = tell([{ due: "saga_handovers", key }], given, next)
+
+      expect(asked).toEqual([])
+      expect(rows.saga_handovers).toMatchObject([{ type: "SeatBlessed", due_at: null }])
+    })
+
+    test("a late reply to an ended saga of that version is no trouble", () => {
+      const ended = newer(["TripOpened", "SeatRefused", "TripClosed"])
+
+      const { rows, asked } = tell([answer("TripClosed"), answer("TripOpened")], { sagas: [ended] })
+
+      expect(rows.sagas).toEqual([ended])
+      expect(rows.saga_handovers).toEqual([])
+      expect(asked).toEqual([])
+    })
+
+    test("a message of a choreographed saga is handed over, too", () => {
+      const saga: SagaRow = { ...newer(["TripOpened"]), coordination: "choreography" }
+      const seen = { ...answer("SeatHeld"), coordination: "choreography" as const }
+
+      const { rows } = tell([seen], { sagas: [saga] })
+
+      expect(rows.sagas).toEqual([saga])
+      expect(rows.saga_handovers).toMatchObject([{ saga_id: "t1", type: "SeatHeld" }])
+      const told = tell([{ due: "saga_handovers", key: rows.saga_handovers?.[0]?.message_id ?? "" }], rows, next)
+      expect(sagaOf(told.rows, "t1")).toMatchObject({ seen: ["SeatHeld"], step: "ticket" })
+    })
   })
 
   test("a saga that is started behind its last step is completed at once and absorbs what comes", () => {

@@ -35,7 +35,7 @@ import { makeDeadLetters, type LetterOutcome } from "../lanes/redrive.ts"
 import { decide, readerOf } from "../lanes/topics.ts"
 import { readRecord } from "../lanes/decode.ts"
 import type { Outgoing } from "../message.ts"
-import type { Participant } from "../participant.ts"
+import { OtherBuild, type Participant } from "../participant.ts"
 import { runDue } from "../pass/due.ts"
 import { idempotencyKeys } from "../pass/inputs.ts"
 import { runPass } from "../pass/pass.ts"
@@ -1074,7 +1074,7 @@ export const storeSuite = (name: string, open: OpenWorld): void => {
         expect([after["later"], after["never"]]).toEqual([0, 0])
         expect(Object.entries(after).filter(([id, balance]) => id.startsWith("due") && balance === 1).length).toBe(20)
         expect((yield* rowsOf(world, entries)).length).toBe(20)
-        expect(yield* one.due()).toEqual({ decided: 0, failed: [] })
+        expect(yield* one.due()).toEqual({ decided: 0, failed: [], left: [] })
       })
     )
 
@@ -1092,8 +1092,40 @@ export const storeSuite = (name: string, open: OpenWorld): void => {
 
         expect(first.decided).toBe(2)
         expect(first.failed).toEqual([{ key: "b", detail: expect.stringContaining("Error: no") }])
-        expect(second).toEqual({ decided: 0, failed: [] })
+        expect(second).toEqual({ decided: 0, failed: [], left: [] })
         expect(yield* balances(world)).toEqual({ a: 1, b: 0, c: 1 })
+      })
+    )
+
+    inWorld("leave a row due that another build must decide, to a replica of that build", (world) =>
+      Effect.gen(function* () {
+        const old = yield* replica(world, {
+          decide: (type, row) => {
+            if (type === "due" && "id" in row && row.id === "b") throw new OtherBuild("b is new")
+          }
+        })
+        const next = yield* replica(world)
+        yield* old.take(openAccount("a", 0, -3_000), openAccount("b", 0, -2_000), openAccount("c", 0, -1_000))
+
+        expect(yield* old.due()).toEqual({
+          decided: 2,
+          failed: [],
+          left: [{ key: "b", detail: "b is new" }]
+        })
+        expect(yield* next.due()).toEqual({ decided: 1, failed: [], left: [] })
+        expect(yield* balances(world)).toEqual({ a: 1, b: 1, c: 1 })
+      })
+    )
+
+    inWorld("take as many rows as they may beside those that are passed over", (world) =>
+      Effect.gen(function* () {
+        const one = yield* replica(world)
+        yield* one.take(openAccount("a", 0, -4_000), openAccount("b'\"", 0, -3_000), openAccount("c", 0, -2_000))
+
+        const { decided } = yield* one.due(new Set(["a", "b'\""]), 1)
+
+        expect(decided).toBe(1)
+        expect(yield* balances(world)).toEqual({ a: 0, "b'\"": 0, c: 1 })
       })
     )
 
@@ -1391,6 +1423,30 @@ export const storeSuite = (name: string, open: OpenWorld): void => {
         const outcomes = yield* one.take(...bad)
 
         expect(tags(outcomes)).toEqual(bad.map(() => "duplicate"))
+      })
+    )
+
+    inWorld("passes over a due row that it left to another build, which then decides it", (world) =>
+      Effect.gen(function* () {
+        let looks = 0
+        const { publish, counted } = yield* running(world, {
+          decide: (type, row) => {
+            if (type !== "due" || !("id" in row) || row.id !== "b") return
+            looks++
+            throw new OtherBuild("b is new")
+          }
+        })
+        const due = (account: string) => OpenAccount.of({ account, balance: 0, dueInMs: -1_000 })
+
+        yield* publish([due("b"), due("a")])
+        yield* counted("timers", 1)
+        yield* publish([due("c")])
+        yield* counted("timers", 2)
+        const next = yield* (yield* replica(world)).due()
+
+        expect(looks).toBe(1)
+        expect(next.decided).toBe(1)
+        expect(yield* balances(world)).toEqual({ a: 1, b: 1, c: 1 })
       })
     )
 

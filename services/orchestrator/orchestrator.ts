@@ -62,10 +62,13 @@ const definitionName = Schema.decodeUnknownSync(DefinitionName)
 
 const runningOn = Saga.registryOf("orchestrator", Object.values(definitions))
 
-/** The definition that a saga runs on; for one that has ended on a version that is gone, today's of its name. */
+/**
+ * The definition that a saga runs on; for one that has ended on a version that is gone, today's of its name. Undefined while
+ * it runs on a version that this build does not have.
+ */
 export const definitionOf = (
-  saga: Pick<SagaRow, "id" | "definition" | "version" | "state">
-): SagaDefinition<OrderData> =>
+  saga: Pick<SagaRow, "definition" | "version" | "state">
+): SagaDefinition<OrderData> | undefined =>
   saga.state === "RUNNING" || saga.state === "COMPENSATING"
     ? runningOn(saga)
     : definitions[definitionName(saga.definition)]

@@ -81,9 +81,15 @@ export const waitingSince = (
   return log[before + 1]?.at ?? null
 }
 
+/** How far a saga has come. A build that lacks its version can tell no more than its step. */
+const progressIn = (definition: ReturnType<typeof definitionOf>, saga: SagaRow) =>
+  definition === undefined
+    ? { done: null, waitingFor: { step: saga.step, messages: null }, remaining: null }
+    : progressOf(definition, saga)
+
 const sagaView = (saga: SagaRow) => ({
   id: saga.id,
-  ...progressOf(definitionOf(saga), saga),
+  ...progressIn(definitionOf(saga), saga),
   definition: saga.definition,
   version: saga.version,
   state: saga.state,

@@ -38,8 +38,11 @@ export interface Stack {
   readonly tape: Tape
   /** The card processor outside: it outlives whatever is killed here. */
   readonly processor: Processor
-  /** Another process of a service on ports of its own, in the same consumer group; or another program in its place. */
-  readonly start: (name: ServiceName, label: string, script?: string) => Promise<Replica>
+  /**
+   * Another process of a service, in the same consumer group, on ports of its own or on those of one that was stopped; or
+   * another program in its place.
+   */
+  readonly start: (name: ServiceName, label: string, script?: string, inPlaceOf?: Replica) => Promise<Replica>
   /** Starts again whatever an earlier test that failed left dead. */
   readonly revive: () => Promise<void>
   /** Keeps the folder for whoever looks into what failed. */
@@ -145,8 +148,8 @@ const up = async (ends: Array<() => unknown>): Promise<Stack> => {
   ends.push(() => processor.stop())
   const replicas: Array<Replica> = []
   ends.push(() => Promise.allSettled(replicas.map((replica) => replica.stop())))
-  const start: Stack["start"] = async (name, label, script) => {
-    const [port = 0, adminPort = 0] = await freePorts([[], []])
+  const start: Stack["start"] = async (name, label, script, inPlaceOf) => {
+    const [port = 0, adminPort = 0] = inPlaceOf === undefined ? await freePorts([[], []]) : portsOf(inPlaceOf)
     const env = {
       ...serviceEnv(engines, name),
       PORT: String(port),
@@ -184,6 +187,9 @@ const up = async (ends: Array<() => unknown>): Promise<Stack> => {
     keep: () => writeFileSync(join(dir, keepFile), "a test failed\n")
   }
 }
+
+const portsOf = ({ url, adminUrl }: Replica): ReadonlyArray<number> =>
+  [url, adminUrl].map((at) => Number(new URL(at).port))
 
 /** Folders of earlier runs: what their supervisor left is ended, what their failures kept goes. */
 const removeOld = async (): Promise<void> => {

@@ -47,6 +47,17 @@ const copyOf = (record: BrokerRecord, id: string, value: Uint8Array | null) => (
   headers: { ...(record.headers as Readonly<Record<string, string>>), id, ce_id: id }
 })
 
+const buildsOf = (
+  { scenario: { participants, laterBuilds = [] } }: Reach,
+  { name }: Node
+): ReadonlyArray<AnyParticipant> => [...participants, ...laterBuilds].filter((build) => build.name === name)
+
+/** The newest build that came so far takes over for good. */
+export const finishDeploying = (reach: Reach, node: Node): void => {
+  const newest = buildsOf(reach, node)[reach.newestBuild.get(node.name) ?? 0]
+  if (newest !== undefined && newest !== node.build) node.deploy(newest)
+}
+
 type Fault = (reach: Reach, node: Node) => boolean
 
 /** Takes a record out of what a node reads, as if it had not been on the topic. */
@@ -153,16 +164,23 @@ export const faults = {
     reach.note(node, `meets a ${header(record, "ce_type")} that is cut short`)
     return true
   },
-  /** The next build of the participant takes over, or a replica of the one before it is still there. */
+  /** A later build of the participant takes over, or a replica of an earlier one is still there. */
   deploy: (reach) => {
-    const { participants, laterBuilds = [] } = reach.scenario
+    const { laterBuilds = [] } = reach.scenario
     const changing = reach.nodes.filter(({ name }) => laterBuilds.some((build) => build.name === name))
     if (changing.length === 0) return false
     const node = pickOne(reach.choices, changing)
-    const builds = [...participants, ...laterBuilds].filter(({ name }) => name === node.name)
+    const builds = buildsOf(reach, node)
     const newest = reach.newestBuild.get(node.name) ?? 0
     const at = builds.indexOf(node.build)
-    const to = at < newest ? newest : reach.choices.pick(2) === 0 ? at + 1 : at - 1
+    const reachable = reach.scenario.leavesOutBuilds === true ? builds.map((_, n) => n) : [at + 1, at - 1]
+    const to =
+      at < newest
+        ? newest
+        : pickOne(
+            reach.choices,
+            reachable.filter((n) => n !== at)
+          )
     const next: AnyParticipant | undefined = builds[to]
     if (next === undefined) return false
     reach.newestBuild.set(node.name, Math.max(newest, to))

@@ -241,7 +241,7 @@ export class Node {
     return typeof outcomes === "string" ? undefined : outcomes
   }
 
-  /** Decides what is due. Answers how many rows were, and what was wrong with them. */
+  /** Decides what is due, but for rows that are another build's. Answers how many were, and what was wrong with them. */
   fire(fate: Fate): { readonly decided: number; readonly failed: ReadonlyArray<string> } {
     const failed: Array<string> = []
     let decided = 0

@@ -8,7 +8,7 @@ import { recordOf } from "../../delivery/relay.ts"
 import type { MessageInput, Outcome } from "../../pass/inputs.ts"
 import { pickBy, pickOne, type Choices } from "./choices.ts"
 import { Clients } from "./clients.ts"
-import { faults, faultWeights, type FaultName, type Reach } from "./faults.ts"
+import { faults, faultWeights, finishDeploying, type FaultName, type Reach } from "./faults.ts"
 import { Node, pendingOf, type Fate } from "./node.ts"
 import type { Plan, Quiet, Scenario } from "./scenario.ts"
 import { Topics, type Reading } from "./topics.ts"
@@ -273,7 +273,10 @@ export class Run {
   private drain(): void {
     this.healed = true
     this.trace.note("everything", "everything", "heals")
-    for (const node of this.nodes) node.stalledUntil = 0
+    for (const node of this.nodes) {
+      node.stalledUntil = 0
+      finishDeploying(this.reach, node)
+    }
     for (let round = 0; round < mostRounds; round++) {
       if (this.verdict.wrong.length > 0) return
       this.now += 1

@@ -49,6 +49,8 @@ export interface Scenario {
    * still be there.
    */
   readonly laterBuilds?: ReadonlyArray<AnyParticipant>
+  /** Builds may be left out: any of them may meet a replica of any other. */
+  readonly leavesOutBuilds?: boolean
   /** What is asked for in one run. */
   readonly plan: (choices: Choices) => Plan
   /** Whether participants make up by themselves for the loss of this record on its way to one of them. */

@@ -118,6 +118,28 @@ test("a saga that waits in vain is listed as stuck, with what it waits for and s
   expect(await stuck()).toEqual([])
 })
 
+test("a saga on a version that this build lacks is shown with its step, alone and in a list", async () => {
+  await Effect.runPromise(embedded.stop("payment"))
+  const body = { userId: "rich", items: [{ productId: "kettle", quantity: 1 }] }
+  const { id } = await post<OrderView>("order", "/orders", body, "")
+  await until("the order at its payment", 20_000, async () => {
+    const { waitingFor } = await get<{ waitingFor: { step: string } | null }>("orchestrator", `/sagas/${id}`)
+    return waitingFor?.step === "pay"
+  })
+  const sql = connect(embedded.owner("sagas"), { name: "test", max: 1 })
+  await sql`update sagas set version = 9 where id = ${id}`
+
+  const saga = await get<SagaView>("orchestrator", `/sagas/${id}`)
+  const { items } = await get<{ items: ReadonlyArray<{ id: string }> }>("orchestrator", "/sagas")
+
+  expect(saga).toMatchObject({ version: 9, done: null, waitingFor: { step: "pay", messages: null }, remaining: null })
+  expect(items.map((one) => one.id)).toContain(id)
+  await sql`update sagas set version = 1 where id = ${id}`
+  await sql.end({ timeout: 1 })
+  await Effect.runPromise(embedded.start("payment"))
+  expect(await ended(id)).toMatchObject({ state: "COMPLETED" })
+})
+
 test("a choreographed order that stalls is ended at its deadline, and everything is given back", async () => {
   const stock = await stockOf("kettle")
   await Effect.runPromise(embedded.stop("payment"))
@@ -137,7 +159,11 @@ test("a choreographed order that stalls is ended at its deadline, and everything
     const { status, reason } = await get<OrderView>("order", `/orders/${id}`)
     return status === "REJECTED" && reason === "TIMEOUT"
   })
-  expect(await get<SagaView>("orchestrator", `/sagas/${id}`)).toMatchObject({ state: "COMPENSATING" })
+  // which the saga hears a moment later
+  await until("the saga's way back", 20_000, async () => {
+    const { state } = await get<SagaView>("orchestrator", `/sagas/${id}`)
+    return state === "COMPENSATING"
+  })
   await Effect.runPromise(embedded.start("payment"))
 
   expect(await ended(id)).toMatchObject({ state: "COMPENSATED", reason: "TIMEOUT" })

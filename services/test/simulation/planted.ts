@@ -296,6 +296,19 @@ export const planted: Readonly<Record<string, Bug>> = {
     ...transaction,
     rows: transaction.rows.map((rows, index) => (loads[index]?.table.name === "idempotency_keys" ? [] : rows))
   })),
+  "a saga goes on with the version that a build has": onAll(
+    "orchestrator",
+    seeing("sagas", (row) => (row === undefined ? row : { ...row, version: 1 }))
+  ),
+  "what was handed over to a build is left there": {
+    scenario: (sound) => ({
+      ...sound,
+      laterBuilds: (sound.laterBuilds ?? []).map((build) => ({
+        ...build,
+        timers: new Map([...build.timers].filter(([table]) => table !== "saga_handovers"))
+      }))
+    })
+  },
   "a choreographed refund is forgotten": at("payment", (participant) => {
     const messages = new Map(participant.messages)
     messages.delete(OrderRejectedEvent as unknown as AnyContract)

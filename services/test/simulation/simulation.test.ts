@@ -55,7 +55,8 @@ const met = [
   "sagas of place-order v1",
   "sagas of place-order v2",
   "sagas of pay-first v1",
-  "sagas of pay-first v2"
+  "sagas of pay-first v2",
+  "messages handed over to another build"
 ]
 
 // many orders at once, and few of which each has more befall it
