@@ -129,6 +129,14 @@ export const Request = {
 /** The longest payload a message may have, in characters of JSON: well below a topic's `max.message.bytes` of 1 MiB. */
 export const maxPayloadLength = 262_144
 
+/** How deep a message's data may nest. Beyond some thousands of levels neither JSON.stringify nor Postgres can write it. */
+export const maxDepth = 100
+
+const isDeeper = (data: unknown, levels: number): boolean =>
+  typeof data === "object" &&
+  data !== null &&
+  (levels === 0 || Object.values(data).some((part) => isDeeper(part, levels - 1)))
+
 /** The longest key of a message, in characters; also the longest that Postgres can index whatever it is made of. */
 export const maxKeyLength = 512
 
@@ -160,6 +168,8 @@ export const decodePayload = (
   } catch (cause) {
     return { unreadable: `payload is not JSON: ${cause instanceof Error ? cause.message : String(cause)}` }
   }
+  // before anything walks through all of it
+  if (isDeeper(parsed, maxDepth)) return { unreadable: `payload nests deeper than ${maxDepth} levels` }
   // text on the wire may escape what it likes: what it stands for is looked at only when it escapes something
   if (json.includes("\\u") && unstorable(JSON.stringify(parsed)))
     return { unreadable: `payload holds ${unstorableText}` }
@@ -216,9 +226,11 @@ export const isHeaderText = (text: string): boolean => /^[\x20-\x7e]{0,256}$/.te
 export const encodePayload = ({ contract, payload }: Outgoing): string =>
   encodePlain(contract.type, contract.schema, payload)
 
-/** JSON text of plain data, called `name`; throws when it does not fit its schema, can't be stored or is too long. */
+/** JSON text of plain data, called `name`; throws when it does not fit its schema, can't be stored, is too long or too deep. */
 export const encodePlain = (name: string, schema: Schema.Codec<object, object>, data: unknown): string => {
-  const json = JSON.stringify(decodePlain(name, schema, data))
+  const plain = decodePlain(name, schema, data)
+  if (isDeeper(plain, maxDepth)) throw new Error(`${name} nests deeper than the ${maxDepth} levels a message may have`)
+  const json = JSON.stringify(plain)
   if (unstorable(json)) throw new Error(`${name} holds ${unstorableText}`)
   if (json.length > maxPayloadLength)
     throw new Error(`${name} has ${json.length} characters, more than the ${maxPayloadLength} a message may have`)

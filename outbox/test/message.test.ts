@@ -4,6 +4,7 @@ import fc from "fast-check"
 import {
   decodePayload,
   encodePayload,
+  maxDepth,
   maxKeyLength,
   maxPayloadLength,
   Request,
@@ -252,6 +253,33 @@ describe("text that Postgres can't store", () => {
 
   test("it is looked for in names of fields too: a reader may keep them", () => {
     expect(decoded('{"noteId":"n1","stars":5,"text":"","\\u0000":1}')).toMatch(/^payload holds U\+0000/)
+  })
+})
+
+describe("data that nests deep", () => {
+  const { contract } = Topic.events("trees-events")
+    .message("Grown", { treeId: Schema.String, tree: Schema.Unknown }, { key: "treeId" })
+    .of({ treeId: "t1", tree: null })
+  const nested = (levels: number): unknown => JSON.parse("[".repeat(levels) + "]".repeat(levels))
+
+  test("passes up to the bound, and is refused by sender and reader above it", () => {
+    // the payload itself is a level
+    const deepest = { treeId: "t1", tree: nested(maxDepth - 1) }
+    const deeper = { treeId: "t1", tree: nested(maxDepth) }
+
+    expect(decodePayload(contract, encodePayload({ contract, payload: deepest }))).toEqual({ payload: deepest })
+    expect(() => encodePayload({ contract, payload: deeper })).toThrow(`Grown nests deeper than the ${maxDepth} levels`)
+    expect(decodePayload(contract, JSON.stringify(deeper))).toEqual({
+      unreadable: `payload nests deeper than ${maxDepth} levels`
+    })
+  })
+
+  test("is refused in fields that nobody knows, too, and escaped text in it does not matter", () => {
+    const arrays = "[".repeat(100_000) + '"\\u0041"' + "]".repeat(100_000)
+    const objects = '{"a":'.repeat(40_000) + '"\\u0041"' + "}".repeat(40_000)
+
+    for (const deep of [arrays, objects])
+      expect(decoded(`{"noteId":"n1","text":"","stars":5,"more":${deep}}`)).toMatch(/^payload nests deeper than/)
   })
 })
 

@@ -55,7 +55,9 @@ export const makeApp = (edge: Edge, routes: Hono): Hono => {
   )
   app.route("/", routes)
   app.notFound((c) => render(problem("not-found", `There is no ${c.req.path}.`)))
-  app.onError((error) => {
+  app.onError((error, c) => {
+    // it went away in the middle of its body: its own doing, and none that is worth a line in the log
+    if (c.req.raw.signal.aborted) return new Response(null, { status: 499 })
     Effect.runFork(Effect.logError("a request broke", error))
     return render(problem("internal", "The error was logged."))
   })

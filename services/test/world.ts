@@ -53,7 +53,7 @@ const rowsOf = async <Row extends object>(sql: Sql, table: Readable<Row>): Promi
   (await sql`select ${sql([...table.columns])} from ${sql(table.name)}`).map((row) => table.decode(row))
 
 /** Every row of the services' own tables. */
-const readRows = (stack: Stack) => {
+export const readRows = (stack: Pick<Stack, "database">) => {
   const inOrders = stack.database("orders")
   const inProducts = stack.database("products")
   const inPayments = stack.database("payments")

@@ -1,4 +1,4 @@
-import { describe, expect, test } from "bun:test"
+import { describe, expect, spyOn, test } from "bun:test"
 import { Effect } from "effect"
 import { Hono, type Context } from "hono"
 import { routes } from "../../order/http.ts"
@@ -67,6 +67,25 @@ describe("a body", () => {
     const answer = await refusal("/orders", { ...json(""), body: chunks })
 
     expect(answer).toMatchObject({ status: 413 })
+  })
+
+  test("whose client goes away in the middle of it leaves no line in the log", async () => {
+    const { edge } = standIn()
+    const leaving = new AbortController()
+    const chunks = new ReadableStream({
+      pull: (controller) => {
+        leaving.abort()
+        controller.error(leaving.signal.reason)
+      }
+    })
+    const logged = spyOn(console, "log").mockClear()
+    let status = 0
+
+    await withApp(edge, routes(edge, queries), async (app) => {
+      status = (await app.request("/orders", { ...json(""), body: chunks, signal: leaving.signal })).status
+    })
+
+    expect([status, logged.mock.calls]).toEqual([499, []])
   })
 
   const invalid: ReadonlyArray<readonly [string, unknown, ReadonlyArray<readonly [field: string, allowed: string]>]> = [
