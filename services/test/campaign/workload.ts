@@ -1,0 +1,36 @@
+/** What the campaign's clients want, as a function of a seed: orders of all outcomes, of which some are cancelled. */
+import { planOf, random, type Plan, type Planned } from "../orders.ts"
+
+/** One client: its order, and what else it does about it. */
+export interface Client {
+  readonly order: Planned
+  /** Cancels so long after its order was answered. */
+  readonly cancelsAfterMs: number | null
+  /** Doesn't ask again when it is not told what became of its request. */
+  readonly givesUp: boolean
+}
+
+export interface Workload {
+  readonly plan: Plan
+  readonly clients: ReadonlyArray<Client>
+}
+
+/** Of a hundred orders that would be approved so many are cancelled, which is about 5 % of all. */
+const cancelledPercent = 10
+const givesUpPercent = 10
+const slowestCancelMs = 400
+
+export const workloadOf = (count: number, seed: number): Workload => {
+  const plan = planOf("campaign", count, seed)
+  const next = random(seed ^ 0x5eed)
+  const clients = plan.orders.map((order): Client => {
+    const [cancelling, delay, patience] = [next() * 100, next() * slowestCancelMs, next() * 100]
+    const cancels = order.outcome.status === "APPROVED" && cancelling < cancelledPercent
+    return {
+      order: cancels ? { ...order, outcome: { status: "RACING" } } : order,
+      cancelsAfterMs: cancels ? Math.round(delay) : null,
+      givesUp: !cancels && order.posts === 1 && patience < givesUpPercent
+    }
+  })
+  return { plan: { ...plan, orders: clients.map(({ order }) => order) }, clients }
+}
