@@ -6,7 +6,8 @@ import type { Run, Snapshot } from "./dump.ts"
 import { readLines, type Event } from "./history.ts"
 import type { Done } from "./nemesis.ts"
 import type { Fault } from "./schedule.ts"
-import { judge, tableOf, type Verdict } from "./verdict.ts"
+import { tableOf } from "./table.ts"
+import { judge, type Verdict } from "./verdict.ts"
 import { workloadOf } from "./workload.ts"
 
 /** Files of a campaign's folder. */

@@ -65,8 +65,6 @@ export interface Run {
   /** Why it did not become quiet in time. */
   readonly notQuiet: ReadonlyArray<string>
   readonly quietAfterMs: number
-  /** When orders were approved. */
-  readonly approvals: ReadonlyArray<number>
   readonly injected: Injected
   readonly samples: Samples
 }

@@ -62,6 +62,7 @@ const main = async ({ brokers, seed, result }: InjectorJob): Promise<void> => {
   }
   const ended = (async () => {
     for await (const said of Bun.stdin.stream()) void said
+    await tape.caughtUp()
     over = true
   })()
   while (!over || due.length > 0) {

@@ -7,13 +7,11 @@
  * are processes of their own.
  */
 import { appendFileSync, mkdirSync, readdirSync, rmSync, writeFileSync, readFileSync, existsSync } from "node:fs"
-import { join, resolve } from "node:path"
-import { parseArgs } from "node:util"
+import { join } from "node:path"
 import { applyConnectors, watchConnectors } from "../../../connectors/apply.ts"
 import { killLeftovers, lives, readLedger } from "../../../stack/ledger.ts"
 import { connectorTarget, SERVICE_NAMES } from "../../../stack/supervise.ts"
 import { text, within } from "../../../stack/wait.ts"
-import { OrderApprovedEvent } from "../../order/contract.ts"
 import { prepare } from "../orders.ts"
 import { startStack, type Stack } from "../stack.ts"
 import { ended, groups, quiet } from "../world.ts"
@@ -23,38 +21,19 @@ import { readLines, type Event } from "./history.ts"
 import type { Injected, InjectorJob } from "./injector.ts"
 import { makeLinks, type Links } from "./links.ts"
 import type { LoadJob } from "./load.ts"
+import { readArguments, type Options } from "./options.ts"
 import { plants } from "./plants.ts"
 import { unleash } from "./nemesis.ts"
 import { startSamples } from "./samples.ts"
-import { schedule, secondsFor, type Fault } from "./schedule.ts"
+import { schedule, type Fault } from "./schedule.ts"
 import { placedOf } from "./verdict.ts"
 import { workloadOf } from "./workload.ts"
-
-const usage = `bun run campaign [options]
-
-  --orders N    so many orders (2000)
-  --faults N    so many faults, of all classes (40); 0 for none
-  --seconds S   how long they take (two seconds for each fault)
-  --seed S      what orders, faults and injections follow (1): the same schedule, not the same run
-  --plant NAME  with a bug: exits 0 when it was found; without a known name lists them
-  --no-replay   leaves out the replay of all topics at the end
-  --dir D       where the run leaves what it saw (.stack/campaign-<seed>)`
 
 const warmUpSeconds = 8
 const quietWithinMs = 120_000
 /** With a bug there may be no quiet at all. */
 const quietWithBugMs = 30_000
 const loadEndsWithinMs = 150_000
-
-interface Options {
-  readonly orders: number
-  readonly faults: number
-  readonly seconds: number
-  readonly seed: number
-  readonly replay: boolean
-  readonly plant: string | undefined
-  readonly dir: string
-}
 
 const log = (line: string): void => console.log(`${new Date().toISOString().slice(11, 19)} ${line}`)
 
@@ -101,11 +80,6 @@ const campaign = async (options: Options, ends: Array<() => unknown>): Promise<v
   log("the stack runs")
   const { plan } = workloadOf(options.orders, seed)
   await prepare(stack, plan)
-  const approvals: Array<number> = []
-  const approved = new Set<string>()
-  stack.tape.follow(({ type, key }) => {
-    if (type === OrderApprovedEvent.type && approved.size !== approved.add(String(key)).size) approvals.push(Date.now())
-  })
   const watching = new AbortController()
   const connectorLog = join(dir, "log", "connectors.log")
   // who looks after the connectors would put the planted configuration right
@@ -176,7 +150,6 @@ const campaign = async (options: Options, ends: Array<() => unknown>): Promise<v
     loadTo,
     notQuiet,
     quietAfterMs,
-    approvals,
     injected: JSON.parse(readFileSync(at("injected"), "utf8")) as Injected,
     samples: await samples.stop()
   }
@@ -234,47 +207,6 @@ const check = async (dir: string): Promise<number> => {
   return await child.exited
 }
 
-const number = (name: string, given: string, least: number): number => {
-  const value = Number(given)
-  if (Number.isInteger(value) && value >= least) return value
-  console.error(`--${name} must be a whole number of at least ${least}, not ${given}\n\n${usage}`)
-  process.exit(2)
-}
-
-const readArguments = (): Options => {
-  const { values } = parseArgs({
-    options: {
-      orders: { type: "string", default: "2000" },
-      faults: { type: "string", default: "40" },
-      seconds: { type: "string" },
-      seed: { type: "string", default: "1" },
-      plant: { type: "string" },
-      "no-replay": { type: "boolean", default: false },
-      dir: { type: "string" },
-      help: { type: "boolean", default: false }
-    }
-  })
-  if (values.help) {
-    console.log(usage)
-    process.exit(0)
-  }
-  if (values.plant !== undefined && plants[values.plant] === undefined) {
-    console.error(`There is no bug ${values.plant}. There are:\n  ${Object.keys(plants).join("\n  ")}`)
-    process.exit(2)
-  }
-  const faults = number("faults", values.faults, 0)
-  const seed = number("seed", values.seed, 0)
-  return {
-    orders: number("orders", values.orders, 1),
-    faults,
-    seconds: values.seconds === undefined ? Math.max(secondsFor(faults), 30) : number("seconds", values.seconds, 1),
-    seed,
-    replay: !values["no-replay"],
-    plant: values.plant,
-    dir: resolve(values.dir ?? join(import.meta.dir, "..", "..", "..", ".stack", `campaign-${seed}`))
-  }
-}
-
 /** A folder of its own: what an earlier campaign left there is ended and goes. */
 const clear = async (dir: string): Promise<void> => {
   const { owner } = readLedger(dir)
@@ -286,8 +218,24 @@ const clear = async (dir: string): Promise<void> => {
   mkdirSync(join(dir, "log"), { recursive: true })
 }
 
+/** One campaign for each bug, each in a process of its own. */
+const tryAll = async (): Promise<number> => {
+  const found: Array<readonly [name: string, code: number]> = []
+  for (const name of Object.keys(plants)) {
+    const child = Bun.spawn(
+      [process.execPath, import.meta.path, ...process.argv.slice(2).map((word) => (word === "all" ? name : word))],
+      { stdout: "inherit", stderr: "inherit" }
+    )
+    found.push([name, await child.exited])
+  }
+  console.log()
+  for (const [name, code] of found) console.log(`${code === 0 ? "found    " : "NOT FOUND"}  ${name}`)
+  return found.every(([, code]) => code === 0) ? 0 : 1
+}
+
 const main = async (): Promise<number> => {
   const options = readArguments()
+  if (options.plant === "all") return await tryAll()
   await clear(options.dir)
   const ends: Array<() => unknown> = []
   let stopping: Promise<void> | undefined

@@ -3,11 +3,12 @@ import { Redacted } from "effect"
 import { connect, type Sql } from "oncebox"
 import { connectorConfig } from "../../../connectors/apply.ts"
 import { signal } from "../../../stack/ledger.ts"
+import type { Running } from "../../../stack/process.ts"
 import { SERVICE_NAMES, type ServiceName } from "../../../stack/supervise.ts"
 import { text, until, within } from "../../../stack/wait.ts"
 import { random } from "../orders.ts"
 import { poisonFor } from "../poison.ts"
-import { connector, type Replica, type Stack } from "../stack.ts"
+import { type Replica, type Stack } from "../stack.ts"
 import { groups, subscribers } from "../world.ts"
 import type { Links } from "./links.ts"
 import { type ClassName, type Fault, type LinkName } from "./schedule.ts"
@@ -47,14 +48,21 @@ const serviceOf = ({ stack, fault }: Act): Replica => {
 const lasting = ({ fault }: Act): Promise<void> => Bun.sleep(fault.lastsMs)
 
 const killing =
-  (what: (act: Act) => { readonly kill: () => Promise<void>; readonly restart: () => Promise<void> }): Carry =>
+  (what: (act: Act) => Running): Carry =>
   async (act) => {
     const target = what(act)
     await target.kill()
     await lasting(act)
     act.healed()
-    await target.restart()
+    await revived(target)
   }
+
+/** Started again and again until it is ready: what it needs to start may be away, too. */
+const revived = (target: Pick<Running, "name" | "restart">): Promise<void> =>
+  until(`${target.name} back`, healsWithinMs, async () => {
+    await target.restart()
+    return true
+  })
 
 const stopping: Carry = async (act) => {
   const { pid } = serviceOf(act)
@@ -75,10 +83,13 @@ const onLink =
   }
 
 const terminating: Carry = async ({ superuser, fault, healed }) => {
-  await superuser`
-    select pg_terminate_backend(pid)
-    from pg_stat_activity
-    where datname = ${fault.target} and usename in (${`${fault.target}_service`}, 'oncebox_replication')`
+  await until(`backends of ${fault.target} ended`, healsWithinMs, async () => {
+    const ended = await superuser`
+      select pg_terminate_backend(pid)
+      from pg_stat_activity
+      where datname = ${fault.target} and usename in (${`${fault.target}_service`}, 'oncebox_replication')`
+    return ended.length > 0
+  })
   healed()
 }
 
@@ -116,19 +127,31 @@ const rewinding: Carry = async (act) => {
     )
   } finally {
     act.healed()
-    await service.restart()
+    await revived(service)
   }
 }
 
-const rest = async ({ engines }: Stack, method: "PUT" | "POST", path: string): Promise<void> => {
-  await until(`${method} ${path}`, 60_000, async () => {
+/** Connect may be down, or busy with a rebalance. Answers what it said. */
+const rest = async ({ engines }: Stack, method: "GET" | "PUT" | "POST" | "DELETE", path: string): Promise<string> => {
+  let said = ""
+  await until(`${method} ${path}`, healsWithinMs, async () => {
     const response = await fetch(`${engines.connect.url}/connectors/${path}`, {
       method,
       signal: AbortSignal.timeout(5_000)
     })
-    if (!response.ok) throw new Error(await response.text())
+    said = await response.text()
+    if (!response.ok) throw new Error(said)
     return true
   })
+  return said
+}
+
+/** A connector whose offsets can be changed. */
+const stopped = async (stack: Stack, name: string): Promise<void> => {
+  await rest(stack, "PUT", `${name}/stop`)
+  await until(`connector ${name} stopped`, healsWithinMs, async () =>
+    (await rest(stack, "GET", `${name}/status`)).includes('"state":"STOPPED"')
+  )
 }
 
 const restConnector: Carry = async (act) => {
@@ -141,16 +164,12 @@ const restConnector: Carry = async (act) => {
   healed()
 }
 
-const forgettingOffsets: Carry = async ({ stack, fault, healed }) => {
-  const name = fault.target
-  await connector(stack, name, "PUT", "stop")
+const forgettingOffsets: Carry = async ({ stack, fault: { target: name }, healed }) => {
   try {
-    await until(`connector ${name} stopped`, 60_000, async () =>
-      (await connector(stack, name, "GET", "status")).includes('"state":"STOPPED"')
-    )
-    await connector(stack, name, "DELETE", "offsets")
+    await stopped(stack, name)
+    await rest(stack, "DELETE", `${name}/offsets`)
   } finally {
-    await connector(stack, name, "PUT", "resume")
+    await rest(stack, "PUT", `${name}/resume`)
     healed()
   }
 }
@@ -169,11 +188,8 @@ const skipping: Carry = async ({ stack, superuser, fault, healed }) => {
   }
   const config = connectorConfig(name)
   const slot = config["slot.name"] ?? ""
-  await connector(stack, name, "PUT", "stop")
-  await until(`connector ${name} stopped`, 60_000, async () =>
-    (await connector(stack, name, "GET", "status")).includes('"state":"STOPPED"')
-  )
-  await connector(stack, name, "DELETE", "offsets")
+  await stopped(stack, name)
+  await rest(stack, "DELETE", `${name}/offsets`)
   await set({ ...config, "snapshot.mode": "no_data" })
   await until(`slot ${slot} dropped`, 30_000, async () => {
     await superuser`select pg_drop_replication_slot(${slot})`
@@ -181,7 +197,7 @@ const skipping: Carry = async ({ stack, superuser, fault, healed }) => {
   })
   // meanwhile messages are committed that nobody reads
   await Bun.sleep(2_000)
-  await connector(stack, name, "PUT", "resume")
+  await rest(stack, "PUT", `${name}/resume`)
   healed()
 }
 

@@ -4,7 +4,9 @@ import type { Planned } from "../orders.ts"
 import type { Commit, Kept, Lying, Run, Snapshot } from "./dump.ts"
 import type { Event } from "./history.ts"
 import type { Done } from "./nemesis.ts"
-import { cancels, clients, differing, judge, keyOrder, placedOf, reverted, tableOf, type Evidence } from "./verdict.ts"
+import { keyOrder } from "./key-order.ts"
+import { tableOf } from "./table.ts"
+import { cancels, clients, differing, judge, placedOf, reverted, type Evidence } from "./verdict.ts"
 import { workloadOf } from "./workload.ts"
 
 const event = (given: Partial<Event> & Pick<Event, "type">): Event => ({
@@ -132,7 +134,6 @@ const run: Run = {
   loadTo: 1_000,
   notQuiet: [],
   quietAfterMs: 5,
-  approvals: [5, 40, 300],
   injected: { records: 10, copies: 1, again: 1 },
   samples: { counters: { order: { duplicates: 1 } }, ledger: [], negative: [], looks: 1 }
 }
@@ -148,7 +149,18 @@ const evidence: Evidence = {
 }
 
 test("recovery is the time from a healing to the next order that is approved", () => {
-  expect(judge(evidence).classes).toEqual([
+  const outbox = ["a", "b", "c", "d"].map((id) => ({
+    id,
+    topic: "orders-events",
+    type: id === "d" ? "OrderRejectedEvent" : "OrderApprovedEvent"
+  }))
+  const commits = [commit("a", 5_000), commit("c", 300_000), commit("b", 40_000), commit("d", 20_000)]
+  const { classes } = judge({
+    ...evidence,
+    snapshot: { ...snapshotOf({}), commits, world: { ...snapshotOf({}).world, outbox } }
+  })
+
+  expect(classes).toEqual([
     { class: "connector offsets", planned: 1, done: 1, failed: 0, recovery: { p50: 30, p95: 30, max: 30 } }
   ])
 })

@@ -5,9 +5,11 @@
  */
 import { violations as violationsOf } from "../checks.ts"
 import { repeated, when, type Subscriber } from "../checks/check.ts"
+import { OrderApprovedEvent } from "../../order/contract.ts"
 import type { Plan, Planned } from "../orders.ts"
-import type { Commit, Kept, Lying, Run, Snapshot } from "./dump.ts"
+import type { Kept, Run, Snapshot } from "./dump.ts"
 import type { Event } from "./history.ts"
+import { keyOrder } from "./key-order.ts"
 import type { Done } from "./nemesis.ts"
 import { classNames, quietShare, type ClassName, type Fault } from "./schedule.ts"
 
@@ -149,47 +151,6 @@ export const cancels = (history: ReadonlyArray<Event>, { world }: Snapshot): Rea
   })
 }
 
-/** How long before and after its connector lost its offsets a message may have been published out of turn. */
-const republishedMs = 20_000
-
-/**
- * Of each key the messages of a topic come in the order in which they were committed, as they come for the first time. What
- * was committed around the time when its connector lost its offsets is published in the order of the table, and is counted.
- */
-export const keyOrder = (
-  records: ReadonlyArray<Lying>,
-  commits: ReadonlyArray<Commit>,
-  done: ReadonlyArray<Done>
-): { readonly wrong: ReadonlyArray<string>; readonly excepted: number } => {
-  const committed = new Map(commits.map((commit) => [commit.id, commit]))
-  const losses = done.filter((fault) => fault.class === "connector offsets")
-  const around = ({ database, at }: Commit): boolean =>
-    losses.some(
-      ({ target, startedAt, readyAt }) =>
-        target === database && at / 1_000 > startedAt - republishedMs && at / 1_000 < readyAt + republishedMs
-    )
-  const seen = new Set<string>()
-  const newest = new Map<string, Commit>()
-  const wrong: Array<string> = []
-  let excepted = 0
-  for (const { id, topic, key, type, injected } of records) {
-    if (injected || seen.size === seen.add(id).size) continue
-    const commit = committed.get(id)
-    if (commit === undefined) continue
-    const place = `${topic} ${key}`
-    const before = newest.get(place)
-    if (before === undefined || before.at <= commit.at) newest.set(place, commit)
-    else if (before.transaction !== commit.transaction) {
-      if (around(commit) || around(before)) excepted++
-      else
-        wrong.push(
-          `${type} ${id} of ${key} comes after ${before.id}, which was committed ${before.at - commit.at} µs later`
-        )
-    }
-  }
-  return { wrong, excepted }
-}
-
 /** What is missing in one and what is there too much, each once. */
 export const differing = (due: ReadonlyArray<string>, found: ReadonlyArray<string>): ReadonlyArray<string> => {
   const [wanted, present] = [new Set(due), new Set(found)]
@@ -291,8 +252,15 @@ const voidness = (evidence: Evidence, counts: Readonly<Record<string, number>>):
   ]
 }
 
-const classesOf = ({ run, schedule, done }: Evidence): ReadonlyArray<ClassVerdict> =>
-  classNames.flatMap((name) => {
+/** When orders were approved, by the database's clock, which is the nemesis's. */
+const approvalsOf = ({ world, commits }: Snapshot): ReadonlyArray<number> => {
+  const approvals = new Set(world.outbox.flatMap(({ id, type }) => (type === OrderApprovedEvent.type ? [id] : [])))
+  return commits.flatMap(({ id, at }) => (approvals.has(id) ? [at / 1_000] : [])).toSorted((a, b) => a - b)
+}
+
+const classesOf = ({ run, schedule, done, snapshot }: Evidence): ReadonlyArray<ClassVerdict> => {
+  const approvals = approvalsOf(snapshot)
+  return classNames.flatMap((name) => {
     const own = done.filter((fault) => fault.class === name)
     const planned = schedule.filter((fault) => fault.class === name).length
     if (planned === 0) return []
@@ -300,7 +268,7 @@ const classesOf = ({ run, schedule, done }: Evidence): ReadonlyArray<ClassVerdic
     const recoveries = own
       .filter(({ healedAt }) => healedAt < run.loadTo)
       .flatMap(({ healedAt }) => {
-        const next = run.approvals.find((at) => at >= healedAt)
+        const next = approvals.find((at) => at >= healedAt)
         return next === undefined ? [] : [next - healedAt]
       })
       .toSorted((a, b) => a - b)
@@ -316,31 +284,4 @@ const classesOf = ({ run, schedule, done }: Evidence): ReadonlyArray<ClassVerdic
       }
     ]
   })
-
-/** The verdict as a table. */
-export const tableOf = ({ violations, void: shows, classes, counts }: Verdict): string => {
-  const seconds = (ms: number): string => `${(ms / 1_000).toFixed(1)} s`.padStart(8)
-  const wrong = Object.entries(violations)
-  return [
-    `${"fault".padEnd(22)}${"planned".padStart(8)}${"done".padStart(6)}   recovery: p50     p95     max`,
-    ...classes.map(
-      ({ class: name, planned, done, recovery }) =>
-        `${name.padEnd(22)}${String(planned).padStart(8)}${String(done).padStart(6)}     ${
-          recovery === null ? "–" : `${seconds(recovery.p50)}${seconds(recovery.p95)}${seconds(recovery.max)}`
-        }`
-    ),
-    `${"all".padEnd(22)}${String(classes.reduce((sum, { planned }) => sum + planned, 0)).padStart(8)}${String(
-      classes.reduce((sum, { done }) => sum + done, 0)
-    ).padStart(6)}`,
-    "",
-    ...Object.entries(counts).map(([what, count]) => `${String(count).padStart(8)}  ${what}`),
-    "",
-    ...wrong.flatMap(([check, lines]) => [`✗ ${check}`, ...lines.map((line) => `    ${line}`)]),
-    ...shows.map((why) => `○ ${why}`),
-    wrong.length > 0
-      ? `${wrong.length} checks found violations`
-      : shows.length > 0
-        ? "no violations, but the run is void"
-        : "no violations"
-  ].join("\n")
 }

@@ -15,16 +15,22 @@ export interface Workload {
   readonly clients: ReadonlyArray<Client>
 }
 
-/** Of a hundred orders that would be approved so many are cancelled, which is about 5 % of all. */
-const cancelledPercent = 10
+/** Of a hundred orders that would be approved so many are cancelled, which is about a tenth of all. */
+const cancelledPercent = 20
 const givesUpPercent = 10
-const slowestCancelMs = 400
+// about as often between 10 and 100 ms as between one second and ten: orders take as long as the machine makes them
+const soonestCancelMs = 10
+const latestCancelMs = 10_000
 
 export const workloadOf = (count: number, seed: number): Workload => {
   const plan = planOf("campaign", count, seed)
   const next = random(seed ^ 0x5eed)
   const clients = plan.orders.map((order): Client => {
-    const [cancelling, delay, patience] = [next() * 100, next() * slowestCancelMs, next() * 100]
+    const [cancelling, delay, patience] = [
+      next() * 100,
+      soonestCancelMs * (latestCancelMs / soonestCancelMs) ** next(),
+      next() * 100
+    ]
     const cancels = order.outcome.status === "APPROVED" && cancelling < cancelledPercent
     return {
       order: cancels ? { ...order, outcome: { status: "RACING" } } : order,
