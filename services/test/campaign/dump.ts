@@ -59,6 +59,8 @@ export interface Run {
   readonly seed: number
   readonly faults: number
   readonly plant: string | null
+  /** Of the phase of faults, as it was planned. */
+  readonly seconds: number
   readonly faultsFrom: number
   readonly faultsTo: number
   readonly loadTo: number

@@ -22,6 +22,7 @@ const answersWithinMs = 5_000
 const patienceMs = 120_000
 const pauseMs = 250
 const readsEveryMs = 50
+const readsApprovedEveryMs = 500
 const mostAtOnce = 400
 
 type Ask = {
@@ -103,7 +104,16 @@ const persist = async (
 
 const known: Array<string> = []
 
-const live = async ({ order, cancelsAfterMs, givesUp }: Client): Promise<void> => {
+const readApproved = async (id: string): Promise<void> => {
+  const until = Date.now() + patienceMs
+  while (Date.now() < until) {
+    const { state } = await request("read", id, { method: "GET", url: `${job.orderUrl}/orders/${id}` })
+    if (state === "APPROVED" || state === "REJECTED") return
+    await Bun.sleep(readsApprovedEveryMs)
+  }
+}
+
+const live = async ({ order, cancels, givesUp }: Client): Promise<void> => {
   const url = `${order.entry === "order" ? job.orderUrl : job.orchestratorUrl}/orders`
   const ask: Ask = { method: "POST", url, body: order.body, idempotencyKey: order.key }
   const answers = await Promise.all(
@@ -112,8 +122,9 @@ const live = async ({ order, cancelsAfterMs, givesUp }: Client): Promise<void> =
   const id = answers.find((answer) => answer?.type === "ok")?.order
   if (id === undefined) return
   known.push(id)
-  if (cancelsAfterMs === null) return
-  await Bun.sleep(cancelsAfterMs)
+  if (cancels === null) return
+  if (cancels === "approved") await readApproved(id)
+  else await Bun.sleep(cancels.afterMs)
   const key = `cancel-${id}`
   // an order that was asked of the orchestrator may not be known to the order service yet: 404 is asked again
   await persist(

@@ -132,11 +132,21 @@ const campaign = async (options: Options, ends: Array<() => unknown>): Promise<v
   load.end()
   await load.exited()
   const loadTo = Date.now()
+  const answered = placedOf(readLines<Event>(at("history")), [], plan)
+  const withinMs = options.plant === undefined ? quietWithinMs : quietWithBugMs
+  notQuiet.push(...(await failing(() => within("the end of all orders", withinMs, ended(stack, answered)))))
   injector.end()
   await injector.exited()
-  const history = readLines<Event>(at("history"))
-  const answered = placedOf(history, [], plan)
-  notQuiet.push(...(await quietness(stack, answered, options.plant === undefined ? quietWithinMs : quietWithBugMs)))
+  // once more for what the last of it caused after the outboxes were read
+  notQuiet.push(
+    ...(await failing(() =>
+      within(
+        "quiet",
+        withinMs,
+        quiet(stack).then(() => quiet(stack))
+      )
+    ))
+  )
   const quietAfterMs = Date.now() - faultsTo
   log(`quiet after ${(quietAfterMs / 1_000).toFixed(1)} s${notQuiet.length > 0 ? ", but" : ""} ${notQuiet.join("; ")}`)
 
@@ -145,6 +155,7 @@ const campaign = async (options: Options, ends: Array<() => unknown>): Promise<v
     seed,
     faults: faults.length,
     plant: options.plant ?? null,
+    seconds: options.seconds,
     faultsFrom,
     faultsTo,
     loadTo,
@@ -176,15 +187,10 @@ const heal = async (stack: Stack, { of }: Links): Promise<Array<string>> => {
   }
 }
 
-const quietness = async (
-  stack: Stack,
-  placed: Parameters<typeof ended>[1],
-  withinMs: number
-): Promise<ReadonlyArray<string>> => {
+/** Why it failed, or nothing. */
+const failing = async (wait: () => Promise<void>): Promise<ReadonlyArray<string>> => {
   try {
-    await within("quiet", withinMs, Promise.all([ended(stack, placed), quiet(stack)]))
-    // what the last orders caused after the outboxes were read
-    await quiet(stack)
+    await wait()
     return []
   } catch (cause) {
     return [text(cause)]

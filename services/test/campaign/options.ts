@@ -16,9 +16,9 @@ export interface Options {
 
 const usage = `bun run campaign [options]
 
-  --orders N    so many orders (2000; 600 with a bug)
-  --faults N    so many faults, of all classes (40; 24 with a bug); 0 for none
-  --seconds S   how long they take (two seconds for each fault; 30 with a bug)
+  --orders N    so many orders (2000; 1000 with a bug)
+  --faults N    so many faults, of all classes (40; 28 with a bug); 0 for none
+  --seconds S   how long they take (two seconds for each fault)
   --seed S      what orders, faults and injections follow (1): the same schedule, not the same run
   --plant NAME  with a bug: exits 0 when it was found; "all" tries them in turn, an unknown name lists them
   --no-replay   leaves out the replay of all topics at the end
@@ -53,15 +53,12 @@ export const readArguments = (): Options => {
     console.error(`There is no bug ${values.plant}. There are:\n  ${Object.keys(plants).join("\n  ")}`)
     process.exit(2)
   }
-  const faults = number("faults", values.faults ?? (planted ? "24" : "40"), 0)
+  const faults = number("faults", values.faults ?? (planted ? "28" : "40"), 0)
   const seed = number("seed", values.seed, 0)
   return {
-    orders: number("orders", values.orders ?? (planted ? "600" : "2000"), 1),
+    orders: number("orders", values.orders ?? (planted ? "1000" : "2000"), 1),
     faults,
-    seconds:
-      values.seconds === undefined
-        ? Math.max(planted ? 0 : secondsFor(faults), 30)
-        : number("seconds", values.seconds, 1),
+    seconds: values.seconds === undefined ? Math.max(secondsFor(faults), 30) : number("seconds", values.seconds, 1),
     seed,
     replay: !values["no-replay"] && !planted,
     plant: values.plant,

@@ -120,9 +120,17 @@ const attempt = <A>(make: () => A | undefined): A | undefined => {
 const endOf = ({ atMs, lastsMs }: Fault): number => atMs + lastsMs
 const busyUntil = (fault: Fault): number => endOf(fault) + classOf(fault.class).recoversMs
 
+/** What is used by more than one target: who does something to a connector needs Connect, and Connect needs the broker. */
+const resourceOf = ({ class: name, target }: Fault): string =>
+  name === "kill connect" || name === "kill broker" || name === "connector over REST" || name === "connector offsets"
+    ? "connect"
+    : target
+
 const fits = (fault: Fault, others: ReadonlyArray<Fault>): boolean => {
   const meeting = others.filter((other) => other.atMs <= endOf(fault) && fault.atMs <= endOf(other))
-  const same = others.filter((other) => other.target === fault.target && fault.lastsMs + other.lastsMs > 0)
+  const same = others.filter(
+    (other) => resourceOf(other) === resourceOf(fault) && busyUntil(fault) + busyUntil(other) > fault.atMs + other.atMs
+  )
   return (
     meeting.length < mostAtOnce && same.every((other) => other.atMs > busyUntil(fault) || fault.atMs > busyUntil(other))
   )

@@ -129,6 +129,7 @@ const run: Run = {
   seed: 1,
   faults: 1,
   plant: null,
+  seconds: 1,
   faultsFrom: 0,
   faultsTo: 1_000,
   loadTo: 1_000,
@@ -175,8 +176,8 @@ test("a run in which nothing had to be defended is void, and says what was missi
   expect(judge({ ...evidence, run: idle }).void).toContain("order dropped no duplicates")
   const lazy = { ...run, injected: { records: 20, copies: 1, again: 1 } }
   expect(judge({ ...evidence, run: lazy }).void).toContain("less than a tenth of the records was produced again")
-  const busy: Done = { ...fault, healedAt: 900 }
-  expect(judge({ ...evidence, done: [busy] }).void).toContain("only 10 % of the time was without faults")
+  const busy: Done = { ...fault, lastsMs: 900 }
+  expect(judge({ ...evidence, schedule: [busy] }).void).toContain("only 10 % of the time was to be without faults")
 })
 
 test.each([

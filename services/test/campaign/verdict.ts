@@ -11,7 +11,7 @@ import type { Kept, Run, Snapshot } from "./dump.ts"
 import type { Event } from "./history.ts"
 import { keyOrder } from "./key-order.ts"
 import type { Done } from "./nemesis.ts"
-import { classNames, quietShare, type ClassName, type Fault } from "./schedule.ts"
+import { classNames, quietShare, spanOf, type ClassName, type Fault } from "./schedule.ts"
 
 export interface Evidence {
   readonly run: Run
@@ -209,6 +209,14 @@ const countsOf = (
       ...world.shipments.filter(({ status, items }) => status === "CANCELLED" && items.length === 0)
     ].length,
     "dead letters": snapshot.letters.length,
+    "percent of the time without faults": Math.round(
+      100 *
+        quietShare(
+          done.map(({ startedAt, healedAt }) => ({ from: startedAt, to: healedAt })),
+          run.faultsFrom,
+          run.faultsTo
+        )
+    ),
     "quiet after (ms)": run.quietAfterMs
   }
 }
@@ -233,8 +241,7 @@ const must = [
 const voidness = (evidence: Evidence, counts: Readonly<Record<string, number>>): ReadonlyArray<string> => {
   const { run, schedule, done } = evidence
   if (schedule.length === 0) return []
-  const spans = done.map(({ startedAt, healedAt }) => ({ from: startedAt, to: healedAt }))
-  const quiet = quietShare(spans, run.faultsFrom, run.faultsTo)
+  const quiet = quietShare(schedule.map(spanOf), 0, run.seconds * 1_000)
   return [
     ...must.flatMap((what) => when((counts[what] ?? 0) === 0, `${what}: none`)),
     ...Object.entries(run.samples.counters).flatMap(([service, counters]) =>
@@ -242,7 +249,7 @@ const voidness = (evidence: Evidence, counts: Readonly<Record<string, number>>):
     ),
     ...when(run.injected.copies < run.injected.records / 10, "less than a tenth of the records was produced again"),
     ...when(run.samples.looks === 0, "money and stock were never looked at"),
-    ...when(quiet < leastQuiet, `only ${Math.round(quiet * 100)} % of the time was without faults`),
+    ...when(quiet < leastQuiet, `only ${Math.round(quiet * 100)} % of the time was to be without faults`),
     ...classesOf(evidence).flatMap(({ class: name, planned, done: carried }) =>
       when(carried < planned, `${name}: ${carried} of ${planned}`)
     ),

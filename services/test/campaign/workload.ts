@@ -4,8 +4,8 @@ import { planOf, random, type Plan, type Planned } from "../orders.ts"
 /** One client: its order, and what else it does about it. */
 export interface Client {
   readonly order: Planned
-  /** Cancels so long after its order was answered. */
-  readonly cancelsAfterMs: number | null
+  /** Cancels so long after its order was answered, or when it has read that it is approved, which is too late. */
+  readonly cancels: { readonly afterMs: number } | "approved" | null
   /** Doesn't ask again when it is not told what became of its request. */
   readonly givesUp: boolean
 }
@@ -17,6 +17,7 @@ export interface Workload {
 
 /** Of a hundred orders that would be approved so many are cancelled, which is about a tenth of all. */
 const cancelledPercent = 20
+const tooLatePercent = 10
 const givesUpPercent = 10
 // about as often between 10 and 100 ms as between one second and ten: orders take as long as the machine makes them
 const soonestCancelMs = 10
@@ -34,7 +35,7 @@ export const workloadOf = (count: number, seed: number): Workload => {
     const cancels = order.outcome.status === "APPROVED" && cancelling < cancelledPercent
     return {
       order: cancels ? { ...order, outcome: { status: "RACING" } } : order,
-      cancelsAfterMs: cancels ? Math.round(delay) : null,
+      cancels: !cancels ? null : patience < tooLatePercent ? "approved" : { afterMs: Math.round(delay) },
       givesUp: !cancels && order.posts === 1 && patience < givesUpPercent
     }
   })
