@@ -66,7 +66,8 @@ const answerOf = async ({ method, url, body, idempotencyKey }: Ask): Promise<Tol
     return told(response.status, (await response.json()) as Readonly<Record<string, unknown>>)
   } catch (cause) {
     // nobody listened: nothing can have been done
-    const refused = cause instanceof Error && "code" in cause && cause.code === "ConnectionRefused"
+    const refused =
+      cause instanceof Error && "code" in cause && /^(ECONNREFUSED|ConnectionRefused)$/.test(String(cause.code))
     return { type: refused ? "fail" : "info", error: text(cause) }
   }
 }
