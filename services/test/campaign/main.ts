@@ -11,7 +11,7 @@ import { join } from "node:path"
 import { applyConnectors, watchConnectors } from "../../../connectors/apply.ts"
 import { killLeftovers, lives, readLedger } from "../../../stack/ledger.ts"
 import { connectorTarget, SERVICE_NAMES } from "../../../stack/supervise.ts"
-import { text, within } from "../../../stack/wait.ts"
+import { text, until, within } from "../../../stack/wait.ts"
 import { prepare } from "../orders.ts"
 import { startStack, type Stack } from "../stack.ts"
 import { ended, groups, quiet } from "../world.ts"
@@ -137,16 +137,7 @@ const campaign = async (options: Options, ends: Array<() => unknown>): Promise<v
   notQuiet.push(...(await failing(() => within("the end of all orders", withinMs, ended(stack, answered)))))
   injector.end()
   await injector.exited()
-  // once more for what the last of it caused after the outboxes were read
-  notQuiet.push(
-    ...(await failing(() =>
-      within(
-        "quiet",
-        withinMs,
-        quiet(stack).then(() => quiet(stack))
-      )
-    ))
-  )
+  notQuiet.push(...(await failing(() => within("quiet", withinMs, settled(stack)))))
   const quietAfterMs = Date.now() - faultsTo
   log(`quiet after ${(quietAfterMs / 1_000).toFixed(1)} s${notQuiet.length > 0 ? ", but" : ""} ${notQuiet.join("; ")}`)
 
@@ -185,6 +176,19 @@ const heal = async (stack: Stack, { of }: Links): Promise<Array<string>> => {
   } catch (cause) {
     return [text(cause)]
   }
+}
+
+/** Returns when nothing moves any more, and nobody waits to move: a call whose caller was killed is ours until its lease is over. */
+const settled = async (stack: Stack): Promise<void> => {
+  await until("no open saga and no open call", quietWithinMs, async () => {
+    const sagas = await stack.database("sagas")`select id from sagas where ended_at is null`
+    const calls = await stack.database("payments")`select id from calls where done_at is null`
+    if (sagas.length + calls.length > 0) throw new Error(`${sagas.length} sagas and ${calls.length} calls are open`)
+    return true
+  })
+  await quiet(stack)
+  // once more for what the last of it caused after the outboxes were read
+  await quiet(stack)
 }
 
 /** Why it failed, or nothing. */

@@ -111,7 +111,7 @@ const rewinding: Carry = async (act) => {
     topics: []
   }
   try {
-    await until(`group ${group} rewound`, 30_000, () =>
+    await until(`group ${group} rewound`, healsWithinMs, () =>
       stack.tape.admin(async (admin) => {
         for (const { topic, partitions } of await admin.fetchOffsets({ groupId: group, topics: [...topics] })) {
           const back = partitions
