@@ -8,7 +8,7 @@ import { SERVICE_NAMES, type ServiceName } from "../../../stack/supervise.ts"
 import { text, until, within } from "../../../stack/wait.ts"
 import { random } from "../orders.ts"
 import { poisonFor } from "../poison.ts"
-import { type Replica, type Stack } from "../stack.ts"
+import { type Database, type Replica, type Stack } from "../stack.ts"
 import { groups, subscribers } from "../world.ts"
 import type { Links } from "./links.ts"
 import { type ClassName, type Fault, type LinkName } from "./schedule.ts"
@@ -195,8 +195,11 @@ const skipping: Carry = async ({ stack, superuser, fault, healed }) => {
     await superuser`select pg_drop_replication_slot(${slot})`
     return true
   })
-  // meanwhile messages are committed that nobody reads
-  await Bun.sleep(2_000)
+  const sql = stack.database(name as Database)
+  const count = async (): Promise<number> =>
+    (await sql<Array<{ n: number }>>`select count(*)::int as n from outbox`)[0]?.n ?? 0
+  const before = await count()
+  await until("a message that nobody reads", healsWithinMs, async () => (await count()) > before)
   await rest(stack, "PUT", `${name}/resume`)
   healed()
 }
