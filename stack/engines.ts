@@ -12,7 +12,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { startConnect } from "./connect.ts"
 import { installEngines } from "./install.ts"
-import { startKafka } from "./kafka.ts"
+import { startKafka, type Detour } from "./kafka.ts"
 import { type Ledger, openLedger } from "./ledger.ts"
 import { freePorts } from "./ports.ts"
 import { makePassable, startPostgres } from "./postgres.ts"
@@ -24,6 +24,16 @@ export interface EnginesOptions {
   /** Wishes: a port that is taken is replaced by the last start's or by any free one. */
   readonly ports?: { readonly postgres?: number; readonly kafka?: number; readonly connect?: number } | undefined
   readonly log?: ((line: string) => void) | undefined
+  /** Settings of Postgres on top of the stack's own. */
+  readonly postgresSettings?: Readonly<Record<string, string>> | undefined
+  /** Proxies between the engines and whoever talks to them. */
+  readonly detours?:
+    | {
+        readonly kafka: ReadonlyArray<Detour>
+        /** Where Connect looks for the broker and for Postgres. */
+        readonly connect: { readonly brokers: string; readonly postgresPort: number }
+      }
+    | undefined
   /** What needs one engine only: done as soon as that one is up, beside the start of the others, and part of the start. */
   readonly prepare?: { readonly postgres: Preparation; readonly kafka: Preparation } | undefined
 }
@@ -92,6 +102,7 @@ export const startEngines = async (options: EnginesOptions): Promise<RunningEngi
         port: postgresPort,
         passwordFile: join(secretsDir, "postgres_password"),
         password: secret("postgres_password"),
+        settings: options.postgresSettings,
         ledger
       })
     )
@@ -103,6 +114,7 @@ export const startEngines = async (options: EnginesOptions): Promise<RunningEngi
         logFile: logFile("kafka"),
         port: kafkaPort,
         controllerPort,
+        detours: options.detours?.kafka,
         ledger
       })
     )
@@ -113,8 +125,8 @@ export const startEngines = async (options: EnginesOptions): Promise<RunningEngi
           propertiesFile: join(dir, "conf", "connect.properties"),
           logFile: logFile("connect"),
           port: connectPort,
-          brokers,
-          postgres: addresses.postgres,
+          brokers: options.detours?.connect.brokers ?? brokers,
+          postgres: { host, port: options.detours?.connect.postgresPort ?? postgresPort },
           replicationPassword: secret("replication_password"),
           ledger
         })

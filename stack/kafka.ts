@@ -17,7 +17,16 @@ export interface KafkaOptions {
   readonly logFile: string
   readonly port: number
   readonly controllerPort: number
+  /** More ports, for clients that are to be told that the broker is somewhere else: at a proxy's port. */
+  readonly detours?: ReadonlyArray<Detour> | undefined
   readonly ledger?: Ledger | undefined
+}
+
+export interface Detour {
+  /** Capital letters. */
+  readonly name: string
+  readonly port: number
+  readonly advertisedPort: number
 }
 
 const READY_WITHIN_MS = 120_000
@@ -25,15 +34,22 @@ const STOP_WITHIN_MS = 20_000
 
 export const startKafka = async (options: KafkaOptions): Promise<Running> => {
   mkdirSync(dirname(options.dataDir), { recursive: true })
+  const detours = options.detours ?? []
+  const listeners = (port: (detour: Detour) => number): ReadonlyArray<string> => [
+    `PLAINTEXT://127.0.0.1:${options.port}`,
+    ...detours.map((detour) => `${detour.name}://127.0.0.1:${port(detour)}`)
+  ]
   writeProperties(options.propertiesFile, {
     "process.roles": "broker,controller",
     "node.id": 1,
     // Named here, not kept in the data, so that the data may be started on other ports.
     "controller.quorum.voters": `1@127.0.0.1:${options.controllerPort}`,
     "controller.listener.names": "CONTROLLER",
-    listeners: `PLAINTEXT://127.0.0.1:${options.port},CONTROLLER://127.0.0.1:${options.controllerPort}`,
-    "advertised.listeners": `PLAINTEXT://127.0.0.1:${options.port}`,
-    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    listeners: [...listeners(({ port }) => port), `CONTROLLER://127.0.0.1:${options.controllerPort}`].join(),
+    "advertised.listeners": listeners(({ advertisedPort }) => advertisedPort).join(),
+    "listener.security.protocol.map": ["PLAINTEXT", "CONTROLLER", ...detours.map(({ name }) => name)]
+      .map((name) => `${name}:PLAINTEXT`)
+      .join(),
     "log.dirs": options.dataDir,
     "auto.create.topics.enable": false,
     "num.partitions": 1,

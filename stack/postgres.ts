@@ -19,6 +19,8 @@ export interface PostgresOptions {
   /** Holds the superuser's password. */
   readonly passwordFile: string
   readonly password: string
+  /** On top of, or instead of, the stack's own. */
+  readonly settings?: Readonly<Record<string, string>> | undefined
   readonly ledger?: Ledger | undefined
 }
 
@@ -68,7 +70,7 @@ export const startPostgres = async (options: PostgresOptions): Promise<Running> 
       options.dataDir,
       "-p",
       String(options.port),
-      ...Object.entries(SETTINGS).flatMap(([name, value]) => ["-c", `${name}=${value}`])
+      ...Object.entries({ ...SETTINGS, ...options.settings }).flatMap(([name, value]) => ["-c", `${name}=${value}`])
     ],
     env: {},
     user: isRoot() ? postgresUser() : undefined,

@@ -1,4 +1,4 @@
-/** A TCP proxy between a client and its server, with which a test cuts, swallows and stops what passes. */
+/** A TCP proxy between a client and its server, with which a test cuts, swallows, stops and delays what passes. */
 import { connect, createServer, type Socket } from "node:net"
 import { within } from "../../stack/wait.ts"
 
@@ -11,6 +11,14 @@ export interface Proxy {
   fate: (piece: Buffer) => Fate
   /** From now on nothing passes on the connections that are open, in either direction; none of them is closed. */
   readonly stop: () => void
+  /** Ends all connections that are open, at both ends at once. */
+  readonly cut: () => void
+  /** From now on nothing passes, in either direction, on connections of now or of later; nothing is lost of it. */
+  readonly hold: () => void
+  /** Lets what is held pass. */
+  readonly release: () => void
+  /** How much later each piece arrives, in milliseconds. */
+  latencyMs: number
   /** How many connections were made so far. */
   readonly links: () => number
   readonly close: () => Promise<void>
@@ -24,15 +32,37 @@ interface Link {
 
 export const startProxy = async (to: { readonly host: string; readonly port: number }): Promise<Proxy> => {
   const links: Array<Link> = []
+  const open = new Set<Link>()
+  let held = false
+  /** Pieces arrive in the order in which they came, whatever the latency was then. */
+  const writer = (socket: Socket): ((piece: Buffer) => void) => {
+    const late: Array<Buffer> = []
+    return (piece) => {
+      if (proxy.latencyMs === 0 && late.length === 0) return void socket.write(piece)
+      late.push(piece)
+      setTimeout(() => {
+        const first = late.shift()
+        if (first !== undefined && !socket.destroyed) socket.write(first)
+      }, proxy.latencyMs)
+    }
+  }
+  const pauseOrResume = ({ client, server }: Link): void => {
+    for (const socket of [client, server]) {
+      if (held) socket.pause()
+      else socket.resume()
+    }
+  }
   const listener = createServer((client) => {
     const link: Link = { client, server: connect({ host: to.host, port: to.port }), stopped: false }
     links.push(link)
+    open.add(link)
+    const [toServer, toClient] = [writer(link.server), writer(client)]
     client.setNoDelay()
     link.server.setNoDelay()
     client.on("data", (piece: Buffer) => {
       if (link.stopped) return
       const fate = proxy.fate(piece)
-      if (fate !== "cut before") link.server.write(piece)
+      if (fate !== "cut before") toServer(piece)
       if (fate === "forward") return
       link.stopped = true
       client.destroy()
@@ -40,10 +70,12 @@ export const startProxy = async (to: { readonly host: string; readonly port: num
       link.server.end()
     })
     link.server.on("data", (piece: Buffer) => {
-      if (!link.stopped) client.write(piece)
+      if (!link.stopped) toClient(piece)
     })
+    if (held) pauseOrResume(link)
     client.on("close", () => link.server.end())
     link.server.on("close", () => {
+      open.delete(link)
       if (!link.stopped) client.destroy()
     })
     for (const socket of [client, link.server]) socket.on("error", () => socket.destroy())
@@ -56,6 +88,19 @@ export const startProxy = async (to: { readonly host: string; readonly port: num
     stop: () => {
       for (const link of links) link.stopped = true
     },
+    cut: () => {
+      // the client's end follows
+      for (const { server } of open) server.destroy()
+    },
+    hold: () => {
+      held = true
+      open.forEach(pauseOrResume)
+    },
+    release: () => {
+      held = false
+      open.forEach(pauseOrResume)
+    },
+    latencyMs: 0,
     links: () => links.length,
     close: async () => {
       for (const { client, server } of links) {

@@ -8,7 +8,7 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node
 import { join, resolve } from "node:path"
 import { Redacted } from "effect"
 import { connect, type Sql } from "oncebox"
-import { readSecret, startEngines, type RunningEngines } from "../../stack/engines.ts"
+import { readSecret, startEngines, type EnginesOptions, type RunningEngines } from "../../stack/engines.ts"
 import { killLeftovers, lives, readLedger } from "../../stack/ledger.ts"
 import { startProcessor, type Processor } from "../../stack/processor.ts"
 import { freePorts } from "../../stack/ports.ts"
@@ -102,7 +102,7 @@ const begin = () => {
   const stop = async (): Promise<void> => {
     for (const end of ends.splice(0).reverse()) await end()
   }
-  const stack = up(ends).catch(async (cause) => {
+  const stack = startStack(ends).catch(async (cause) => {
     await stop().catch((failure: unknown) => console.error(`the stack could not be stopped: ${text(failure)}`))
     throw cause
   })
@@ -111,10 +111,22 @@ const begin = () => {
   return { stack, stop }
 }
 
-const up = async (ends: Array<() => unknown>): Promise<Stack> => {
+export interface StackOptions {
+  /** A folder that is there and stays; without one it is made, and removed at the end. */
+  readonly dir?: string
+  readonly engines?: Omit<EnginesOptions, "dir" | "prepare">
+  /** Where services look for the broker and for Postgres. */
+  readonly env?: Readonly<Record<string, string>>
+  /** Programs in the place of services. */
+  readonly scripts?: Readonly<Partial<Record<ServiceName, string>>>
+}
+
+/** Starts everything. What is to be done at its end, in reverse, is put to `ends` as it comes up. */
+export const startStack = async (ends: Array<() => unknown>, options: StackOptions = {}): Promise<Stack> => {
   await removeOld()
   mkdirSync(folder, { recursive: true })
-  const dir = mkdtempSync(join(folder, prefix))
+  const dir = options.dir ?? mkdtempSync(join(folder, prefix))
+  if (options.dir !== undefined) keep(dir)
   const warden = Bun.spawn([process.execPath, join(import.meta.dir, "warden.ts"), dir], {
     stdin: "pipe",
     stdout: "ignore",
@@ -127,7 +139,7 @@ const up = async (ends: Array<() => unknown>): Promise<Stack> => {
     await within("the warden's end", wardenWithinMs, warden.exited)
   })
 
-  const engines = await startEngines({ dir, prepare })
+  const engines = await startEngines({ ...options.engines, dir, prepare })
   ends.push(() => engines.stop())
   await runConnectors(engines)
 
@@ -152,6 +164,7 @@ const up = async (ends: Array<() => unknown>): Promise<Stack> => {
     const [port = 0, adminPort = 0] = inPlaceOf === undefined ? await freePorts([[], []]) : portsOf(inPlaceOf)
     const env = {
       ...serviceEnv(engines, name),
+      ...options.env,
       PORT: String(port),
       ADMIN_PORT: String(adminPort),
       CARD_PROCESSOR_URL: processor.url
@@ -167,7 +180,9 @@ const up = async (ends: Array<() => unknown>): Promise<Stack> => {
     return replica
   }
   const services = new Map(
-    await Promise.all(SERVICE_NAMES.map(async (name) => [name, await start(name, name)] as const))
+    await Promise.all(
+      SERVICE_NAMES.map(async (name) => [name, await start(name, name, options.scripts?.[name])] as const)
+    )
   )
 
   const tape = await startTape(engines.kafka.brokers)
@@ -184,12 +199,14 @@ const up = async (ends: Array<() => unknown>): Promise<Stack> => {
         if (!one.alive()) await one.restart()
       }
     },
-    keep: () => writeFileSync(join(dir, keepFile), "a test failed\n")
+    keep: () => keep(dir)
   }
 }
 
 const portsOf = ({ url, adminUrl }: Replica): ReadonlyArray<number> =>
   [url, adminUrl].map((at) => Number(new URL(at).port))
+
+const keep = (dir: string): void => writeFileSync(join(dir, keepFile), "it is to be kept\n")
 
 /** Folders of earlier runs: what their supervisor left is ended, what their failures kept goes. */
 const removeOld = async (): Promise<void> => {

@@ -1,0 +1,150 @@
+/** All that the checker is given, read from the databases and the topics once all is quiet, or taken down on the way. */
+import { SERVICE_NAMES, SERVICES } from "../../../stack/supervise.ts"
+import type { World } from "../checks/check.ts"
+import type { Plan, Planned } from "../orders.ts"
+import { poisonFor } from "../poison.ts"
+import type { Database, Stack } from "../stack.ts"
+import { injectedHeader, partitionOf } from "../tape.ts"
+import { readState, readWorld, subscribers } from "../world.ts"
+import type { Injected } from "./injector.ts"
+import type { Samples } from "./samples.ts"
+
+/** What a client's key stands for, as a service has kept it. */
+export interface Kept {
+  readonly key: string
+  readonly order: string
+  readonly digest: string
+}
+
+/** A dead letter, or one that is due: who parked what lies where. */
+export type Letter = string
+
+/** A message of an outbox and when its transaction was committed, in microseconds. */
+export interface Commit {
+  readonly id: string
+  readonly database: Database
+  readonly at: number
+  readonly transaction: string
+}
+
+/** A record of a topic that belongs to the campaign's orders, users and products. */
+export interface Lying {
+  readonly id: string
+  readonly topic: string
+  readonly type: string
+  readonly key: string
+  readonly injected: boolean
+}
+
+export interface Slot {
+  readonly name: string
+  readonly active: boolean
+  readonly lagBytes: number
+}
+
+export interface Snapshot {
+  /** Dates are texts after they were written and read. */
+  readonly world: Omit<World, "records"> & { readonly records: ReadonlyArray<Lying> }
+  readonly keys: ReadonlyArray<Kept>
+  readonly letters: ReadonlyArray<Letter>
+  readonly lettersDue: ReadonlyArray<Letter>
+  readonly commits: ReadonlyArray<Commit>
+  readonly slots: ReadonlyArray<Slot>
+  /** The rows of all tables, by table, as digests. */
+  readonly state: Readonly<Record<string, string>>
+}
+
+export interface Run {
+  readonly orders: number
+  readonly seed: number
+  readonly faults: number
+  readonly plant: string | null
+  /** Of the phase of faults, as it was planned. */
+  readonly seconds: number
+  readonly faultsFrom: number
+  readonly faultsTo: number
+  readonly loadTo: number
+  /** Why it did not become quiet in time. */
+  readonly notQuiet: ReadonlyArray<string>
+  readonly quietAfterMs: number
+  readonly injected: Injected
+  readonly samples: Samples
+}
+
+export const readSnapshot = async (
+  stack: Stack,
+  plan: Plan,
+  placed: ReadonlyMap<string, Planned>
+): Promise<Snapshot> => {
+  const { records, ...world } = await readWorld(stack, plan, placed)
+  // what was read is the tape's own, with keys
+  const own = new Set(records)
+  const lying = stack.tape.records.filter((record) => own.has(record))
+  const state = await readState(stack)
+  return {
+    world: {
+      ...world,
+      records: lying.map(({ id, topic, type, key, injected }) => ({
+        id,
+        topic,
+        type,
+        key: key?.toString() ?? "",
+        injected
+      }))
+    },
+    keys: [...(await keysOf(stack, "orders")), ...(await keysOf(stack, "sagas"))].filter(({ key }) =>
+      key.startsWith(plan.prefix)
+    ),
+    letters: await lettersOf(stack),
+    lettersDue: lettersDueOf(stack),
+    commits: (await Promise.all(SERVICE_NAMES.map((name) => commitsOf(stack, SERVICES[name].database)))).flat(),
+    slots: await slotsOf(stack),
+    state: Object.fromEntries(
+      Object.entries(state).map(([table, rows]) => [table, `${rows.length} ${Bun.hash(rows.join("\n")).toString(36)}`])
+    )
+  }
+}
+
+const keysOf = async (stack: Stack, database: Database): Promise<ReadonlyArray<Kept>> =>
+  (
+    await stack.database(database)<Array<Kept>>`
+      select key, reply ->> 'id' as "order", md5(reply::text) as digest
+      from idempotency_keys
+      where reply ->> 'id' is not null`
+  ).map((row) => ({ ...row }))
+
+const lettersOf = async (stack: Stack): Promise<ReadonlyArray<Letter>> =>
+  (
+    await Promise.all(
+      SERVICE_NAMES.map(async (name) => {
+        const rows = await stack.database(SERVICES[name].database)<Array<{ letter: string }>>`
+          select consumer || ' ' || topic || '/' || "partition" || '/' || "offset" as letter from dead_letters`
+        return rows.map(({ letter }) => letter)
+      })
+    )
+  ).flat()
+
+/** Who has to park the poison that lies on the topics. */
+const lettersDueOf = (stack: Stack): ReadonlyArray<Letter> => {
+  const sorts = new Map(poisonFor(subscribers).map(({ sort, consumers }) => [sort, consumers]))
+  return stack.tape.records.flatMap((record) => {
+    const consumers = sorts.get(record.headers[injectedHeader]?.toString() ?? "") ?? []
+    return consumers.map((consumer) => `${consumer} ${partitionOf(record)}/${record.offset}`)
+  })
+}
+
+const commitsOf = async (stack: Stack, database: Database): Promise<ReadonlyArray<Commit>> =>
+  (
+    await stack.database(database)<Array<{ id: string; at: string; transaction: string }>>`
+      select id,
+             (extract(epoch from pg_xact_commit_timestamp(xmin)) * 1000000)::bigint::text as at,
+             xmin::text as transaction
+      from outbox`
+  ).map(({ id, at, transaction }) => ({ id, database, at: Number(at), transaction }))
+
+const slotsOf = async (stack: Stack): Promise<ReadonlyArray<Slot>> =>
+  (
+    await stack.database("orders")<Array<{ name: string; active: boolean; lag: string }>>`
+      select slot_name as name, active, pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn)::text as lag
+      from pg_replication_slots`
+  ).map(({ name, active, lag }) => ({ name, active, lagBytes: Number(lag) }))

@@ -1,0 +1,84 @@
+/**
+ * Puts more on the topics than was sent, as a process: `bun injector.ts '<job>'`. A share of all records comes again byte for
+ * byte, and a share of the commands under new ids, as from somebody who asks again; at once or much later. When its stdin ends
+ * it produces what is still due, writes how many there were, and ends.
+ */
+import { writeFileSync } from "node:fs"
+import { hashOf } from "oncebox"
+import { text } from "../../../stack/wait.ts"
+import { random } from "../orders.ts"
+import { askedAgain, startTape, type Raw, type Taped } from "../tape.ts"
+
+export interface InjectorJob {
+  readonly brokers: string
+  readonly seed: number
+  /** Where it writes what it did, as an Injected. */
+  readonly result: string
+}
+
+export interface Injected {
+  readonly records: number
+  readonly copies: number
+  readonly again: number
+}
+
+const copiedPercent = 12
+const againPercent = 5
+const latestMs = 20_000
+const producesEveryMs = 50
+
+interface Due {
+  readonly at: number
+  readonly record: Raw
+}
+
+const main = async ({ brokers, seed, result }: InjectorJob): Promise<void> => {
+  const next = random(seed ^ 0x12ec)
+  const tape = await startTape(brokers)
+  const ids = new Set<string>()
+  let due: Array<Due> = []
+  const count = { records: 0, copies: 0, again: 0 }
+  let over = false
+  // half of them while the original is being decided, the others when it is long over
+  const later = (record: Raw): void =>
+    void due.push({ at: Date.now() + (next() < 0.5 ? 0 : next() * latestMs), record })
+  const consider = (record: Taped): void => {
+    if (over || record.injected || ids.size === ids.add(record.id).size) return
+    count.records++
+    // by the record's id, not by chance: what comes again does not depend on how fast it is read
+    const dice = hashOf(`${seed} ${record.id}`) % 100
+    if (dice < copiedPercent) later(record)
+    else if (dice < copiedPercent + againPercent && record.topic.endsWith("-commands")) later(askedAgain(record))
+  }
+  tape.records.forEach(consider)
+  tape.follow(consider)
+
+  const produce = async (ready: ReadonlyArray<Due>): Promise<void> => {
+    const records = ready.map(({ record }) => record)
+    await tape.produce(records)
+    const again = records.filter((record) => record.headers["test_injected"] !== undefined).length
+    count.again += again
+    count.copies += records.length - again
+  }
+  const ended = (async () => {
+    for await (const said of Bun.stdin.stream()) void said
+    await tape.caughtUp()
+    over = true
+  })()
+  while (!over || due.length > 0) {
+    const now = Date.now()
+    const ready = over ? due : due.filter(({ at }) => at <= now)
+    due = over ? [] : due.filter(({ at }) => at > now)
+    await produce(ready).catch((cause: unknown) => {
+      // the broker is away: what came of it is not known, so it comes again
+      console.error(text(cause))
+      due.push(...ready)
+    })
+    await Bun.sleep(producesEveryMs)
+  }
+  await ended
+  writeFileSync(result, JSON.stringify(count satisfies Injected))
+  process.exit(0)
+}
+
+await main(JSON.parse(Bun.argv[2] ?? "{}") as InjectorJob)

@@ -1,0 +1,280 @@
+/** Carries a schedule of faults out on a running stack, and heals each of them. What it did and when is a log. */
+import { Redacted } from "effect"
+import { connect, type Sql } from "oncebox"
+import { connectorConfig } from "../../../connectors/apply.ts"
+import { signal } from "../../../stack/ledger.ts"
+import type { Running } from "../../../stack/process.ts"
+import { SERVICE_NAMES, type ServiceName } from "../../../stack/supervise.ts"
+import { text, until, within } from "../../../stack/wait.ts"
+import { random } from "../orders.ts"
+import { poisonFor } from "../poison.ts"
+import { type Database, type Replica, type Stack } from "../stack.ts"
+import { groups, subscribers } from "../world.ts"
+import type { Links } from "./links.ts"
+import { type ClassName, type Fault, type LinkName } from "./schedule.ts"
+
+/** A fault as it was carried out; times are of the clock. */
+export interface Done extends Fault {
+  readonly startedAt: number
+  /** When what was killed was started again, what was stopped continued, what was held released. */
+  readonly healedAt: number
+  /** When its target said that it was ready, or the fault was over anyway. */
+  readonly readyAt: number
+  /** Why it could not be carried out as it should. */
+  readonly failure: string | null
+}
+
+const healsWithinMs = 150_000
+
+/** What a fault needs. `healed` is called when the nemesis has done its part. */
+interface Act {
+  readonly stack: Stack
+  readonly links: Links
+  readonly superuser: Sql
+  readonly fault: Fault
+  readonly healed: () => void
+  readonly next: () => number
+}
+
+/** Does it, heals it, and returns when the target is ready again. */
+type Carry = (act: Act) => Promise<void>
+
+const serviceOf = ({ stack, fault }: Act): Replica => {
+  const name = SERVICE_NAMES.find((known) => known === fault.target)
+  if (name === undefined) throw new Error(`there is no service ${fault.target}`)
+  return stack.service(name)
+}
+
+const lasting = ({ fault }: Act): Promise<void> => Bun.sleep(fault.lastsMs)
+
+const killing =
+  (what: (act: Act) => Running): Carry =>
+  async (act) => {
+    const target = what(act)
+    await target.kill()
+    await lasting(act)
+    act.healed()
+    await revived(target)
+  }
+
+/** Started again and again until it is ready: what it needs to start may be away, too. */
+const revived = (target: Pick<Running, "name" | "restart">): Promise<void> =>
+  until(`${target.name} back`, healsWithinMs, async () => {
+    await target.restart()
+    return true
+  })
+
+const stopping: Carry = async (act) => {
+  const { pid } = serviceOf(act)
+  signal(pid, "SIGSTOP")
+  await lasting(act)
+  signal(pid, "SIGCONT")
+  act.healed()
+}
+
+const onLink =
+  (begin: (link: Links["of"][LinkName], act: Act) => void, end: (link: Links["of"][LinkName]) => void): Carry =>
+  async (act) => {
+    const link = act.links.of[act.fault.target as LinkName]
+    begin(link, act)
+    await lasting(act)
+    end(link)
+    act.healed()
+  }
+
+const terminating: Carry = async ({ superuser, fault, healed }) => {
+  await until(`backends of ${fault.target} ended`, healsWithinMs, async () => {
+    const ended = await superuser`
+      select pg_terminate_backend(pid)
+      from pg_stat_activity
+      where datname = ${fault.target} and usename in (${`${fault.target}_service`}, 'oncebox_replication')`
+    return ended.length > 0
+  })
+  healed()
+}
+
+const poisoning: Carry = async ({ stack, fault, healed }) => {
+  const all = poisonFor(subscribers)
+  const chosen = all[fault.seed % all.length]
+  if (chosen === undefined) throw new Error("there is no poison")
+  await stack.tape.produce([chosen.record])
+  healed()
+}
+
+/** Some hundred records back, in each partition of the topics that the service reads. */
+const rewinding: Carry = async (act) => {
+  const { stack, fault, next } = act
+  const service = serviceOf(act)
+  await service.stop()
+  const { group, topics } = groups.find((one) => one.group === (fault.target as ServiceName)) ?? {
+    group: "",
+    topics: []
+  }
+  try {
+    await until(`group ${group} rewound`, healsWithinMs, () =>
+      stack.tape.admin(async (admin) => {
+        for (const { topic, partitions } of await admin.fetchOffsets({ groupId: group, topics: [...topics] })) {
+          const back = partitions
+            .filter(({ offset }) => Number(offset) > 0)
+            .map(({ partition, offset }) => ({
+              partition,
+              offset: String(Math.max(0, Number(offset) - 10 - Math.floor(next() * 500)))
+            }))
+          if (back.length > 0) await admin.setOffsets({ groupId: group, topic, partitions: back })
+        }
+        return true
+      })
+    )
+  } finally {
+    act.healed()
+    await revived(service)
+  }
+}
+
+/** Connect may be down, or busy with a rebalance. Answers what it said. */
+const rest = async ({ engines }: Stack, method: "GET" | "PUT" | "POST" | "DELETE", path: string): Promise<string> => {
+  let said = ""
+  await until(`${method} ${path}`, healsWithinMs, async () => {
+    const response = await fetch(`${engines.connect.url}/connectors/${path}`, {
+      method,
+      signal: AbortSignal.timeout(5_000)
+    })
+    said = await response.text()
+    if (!response.ok) throw new Error(said)
+    return true
+  })
+  return said
+}
+
+/** A connector whose offsets can be changed. */
+const stopped = async (stack: Stack, name: string): Promise<void> => {
+  await rest(stack, "PUT", `${name}/stop`)
+  await until(`connector ${name} stopped`, healsWithinMs, async () =>
+    (await rest(stack, "GET", `${name}/status`)).includes('"state":"STOPPED"')
+  )
+}
+
+const restConnector: Carry = async (act) => {
+  const { stack, fault, next, healed } = act
+  if (next() < 0.5) {
+    await rest(stack, "PUT", `${fault.target}/pause`)
+    await lasting(act)
+    await rest(stack, "PUT", `${fault.target}/resume`)
+  } else await rest(stack, "POST", `${fault.target}/restart?includeTasks=true`)
+  healed()
+}
+
+const forgettingOffsets: Carry = async ({ stack, fault: { target: name }, healed }) => {
+  try {
+    await stopped(stack, name)
+    await rest(stack, "DELETE", `${name}/offsets`)
+  } finally {
+    await rest(stack, "PUT", `${name}/resume`)
+    healed()
+  }
+}
+
+/** The planted bug: the slot is made anew and begins where the log is then, and no snapshot makes up for what was before. */
+const skipping: Carry = async ({ stack, superuser, fault, healed }) => {
+  const name = fault.target
+  const set = async (config: Readonly<Record<string, string>>): Promise<void> => {
+    const response = await fetch(`${stack.engines.connect.url}/connectors/${name}/config`, {
+      method: "PUT",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ ...config, name }),
+      signal: AbortSignal.timeout(10_000)
+    })
+    if (!response.ok) throw new Error(await response.text())
+  }
+  const config = connectorConfig(name)
+  const slot = config["slot.name"] ?? ""
+  await stopped(stack, name)
+  await rest(stack, "DELETE", `${name}/offsets`)
+  await set({ ...config, "snapshot.mode": "no_data" })
+  await until(`slot ${slot} dropped`, 30_000, async () => {
+    await superuser`select pg_drop_replication_slot(${slot})`
+    return true
+  })
+  const sql = stack.database(name as Database)
+  const count = async (): Promise<number> =>
+    (await sql<Array<{ n: number }>>`select count(*)::int as n from outbox`)[0]?.n ?? 0
+  const before = await count()
+  await until("a message that nobody reads", healsWithinMs, async () => (await count()) > before)
+  await rest(stack, "PUT", `${name}/resume`)
+  healed()
+}
+
+const carries: Readonly<Record<ClassName, Carry>> = {
+  "kill service": killing(serviceOf),
+  "kill connect": killing(({ stack }) => stack.engines.connect),
+  "kill broker": killing(({ stack }) => stack.engines.kafka),
+  "kill postgres": killing(({ stack }) => stack.engines.postgres),
+  "short stop": stopping,
+  "stop beyond session": stopping,
+  "cut link": onLink(
+    (link) => link.cut(),
+    () => {}
+  ),
+  "black hole": onLink(
+    (link) => link.hold(),
+    (link) => link.release()
+  ),
+  latency: onLink(
+    (link, { next }) => {
+      link.latencyMs = 20 + Math.round(next() * 280)
+    },
+    (link) => {
+      link.latencyMs = 0
+    }
+  ),
+  "terminate backends": terminating,
+  poison: poisoning,
+  "rewind group": rewinding,
+  "connector over REST": restConnector,
+  "connector offsets": forgettingOffsets
+}
+
+/** Carries all of it out, each fault at its time, or as soon as its target is ready again. Returns when all are healed. */
+export const unleash = async (
+  stack: Stack,
+  links: Links,
+  faults: ReadonlyArray<Fault>,
+  log: (done: Done) => void,
+  skips = false
+): Promise<void> => {
+  const { host, port, superuserPassword } = stack.engines.postgres
+  const password = Redacted.make(superuserPassword)
+  const superuser = connect(
+    { host, port, database: "postgres", username: "postgres", password },
+    { name: "nemesis", max: 1 }
+  )
+  const began = Date.now()
+  // one after the other for each target
+  const busy = new Map<string, Promise<void>>()
+  for (const fault of faults) {
+    await Bun.sleep(Math.max(0, began + fault.atMs - Date.now()))
+    const before = busy.get(fault.target) ?? Promise.resolve()
+    busy.set(
+      fault.target,
+      before.then(async () => log(await carryOut(stack, links, superuser, fault, skips)))
+    )
+  }
+  await Promise.all(busy.values())
+  await superuser.end({ timeout: 1 })
+}
+
+const carryOut = async (stack: Stack, links: Links, superuser: Sql, fault: Fault, skips: boolean): Promise<Done> => {
+  const startedAt = Date.now()
+  let healedAt: number | undefined
+  let failure: string | null = null
+  const healed = (): void => void (healedAt ??= Date.now())
+  try {
+    const carry = skips && fault.class === "connector offsets" ? skipping : carries[fault.class]
+    const carrying = carry({ stack, links, superuser, fault, healed, next: random(fault.seed) })
+    await within(`${fault.class} of ${fault.target}`, healsWithinMs, carrying)
+  } catch (cause) {
+    failure = text(cause)
+  }
+  const readyAt = Date.now()
+  return { ...fault, startedAt, healedAt: healedAt ?? readyAt, readyAt, failure }
+}

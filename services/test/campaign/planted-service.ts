@@ -1,0 +1,103 @@
+/** A service with a bug: PLANTED names it. The bugs of the simulator are planted in the same way, on real engines. */
+import { Effect } from "effect"
+import { Broker, Choreography, run, Store, type Participant, type Tables } from "oncebox"
+import { shop } from "../simulation/shop.ts"
+import { planted as simulated } from "../simulation/planted.ts"
+import { order } from "../../order/order.ts"
+import { service as orderService } from "../../order/main.ts"
+import { orchestrator } from "../../orchestrator/orchestrator.ts"
+import { service as orchestratorService } from "../../orchestrator/main.ts"
+import { cardCallers } from "../../payment/card.ts"
+import { payment } from "../../payment/payment.ts"
+import { service as paymentService } from "../../payment/main.ts"
+import { product } from "../../product/product.ts"
+import { service as productService } from "../../product/main.ts"
+import { choreography } from "../../shell/choreography.ts"
+import { Service } from "../../shell/service.ts"
+import { plants } from "./plants.ts"
+
+type Wrap<A> = (sound: A) => A
+
+const services = {
+  order: { service: orderService, participant: Choreography.join(order, choreography) },
+  orchestrator: { service: orchestratorService, participant: orchestrator },
+  payment: { service: paymentService, participant: Choreography.join(payment, choreography) },
+  product: { service: productService, participant: Choreography.join(product, choreography) }
+} as const
+
+/** Acknowledges what it takes before it is decided. */
+const hasty: Wrap<Broker["Service"]> = (broker) => ({
+  ...broker,
+  subscribe: (options) =>
+    Effect.map(broker.subscribe(options), ({ take, processed }) => ({
+      processed: () => Effect.void,
+      take: (limit) => Effect.tap(take(limit), processed)
+    }))
+})
+
+/** Goes on as if what could not be written had been. */
+const swallowing: Wrap<Store["Service"]> = (store) => ({
+  ...store,
+  lane: (name, tables) =>
+    Effect.map(store.lane(name, tables), ({ begin }) => ({
+      begin: (opening) =>
+        Effect.map(begin(opening), (transaction) => ({
+          ...transaction,
+          commit: (writes) => Effect.catchTag(transaction.commit(writes), "StoreUnavailable", () => Effect.void)
+        }))
+    }))
+})
+
+/** Writes what is to be sent in a transaction of its own, after the other one; when that fails, nobody hears of it. */
+const writingTwice: Wrap<Store["Service"]> = (store) => ({
+  ...store,
+  lane: (name, tables) =>
+    Effect.map(store.lane(name, tables), ({ begin }) => ({
+      begin: (opening) =>
+        Effect.map(begin(opening), (transaction) => ({
+          ...transaction,
+          commit: (writes) =>
+            Effect.gen(function* () {
+              yield* transaction.commit({ ...writes, outbox: [] })
+              if (writes.outbox.length === 0) return
+              const nothing = { claims: [], unpark: [], parking: [], parkedKeys: [], due: undefined, loads: [] }
+              yield* begin({ consumer: opening.consumer, ...nothing }).pipe(
+                Effect.flatMap((second) =>
+                  second.commit({ changes: [], outbox: writes.outbox, calls: [], parked: [] })
+                ),
+                Effect.ignore
+              )
+            })
+        }))
+    }))
+})
+
+const same = <A>(sound: A): A => sound
+
+const main = (name: string): void => {
+  const plant = plants[name]
+  if (plant?.service === undefined) throw new Error(`no service has the bug ${name}`)
+  const { service, participant } = services[plant.service]
+  const bug = simulated[plant.simulated ?? ""]
+  const scenario = { ...shop(1), participants: [participant] }
+  const spoilt = bug !== undefined && "scenario" in bug ? bug.scenario(scenario) : scenario
+  // the simulator's bugs change handlers, not the shape of a participant
+  const broken = spoilt.participants[0] as unknown as Participant<Tables>
+  const { store: wrapLane = same } = spoilt
+  const forgetful: Wrap<Store["Service"]> = (store) => ({
+    ...store,
+    lane: (lane, tables) => Effect.map(store.lane(lane, tables), (sound) => wrapLane(sound, service.name))
+  })
+  const onStore = name === "errors are swallowed" ? swallowing : name === "dual write" ? writingTwice : forgetful
+  const onBroker = name === "offsets committed before the pass" ? hasty : same
+  Service.main({
+    ...service,
+    run: (options, { cardProcessorUrl }) =>
+      run(broken, { ...options, callers: plant.service === "payment" ? cardCallers(cardProcessorUrl) : [] }).pipe(
+        Effect.provideServiceEffect(Broker, Effect.map(Broker, onBroker)),
+        Effect.provideServiceEffect(Store, Effect.map(Store, onStore))
+      )
+  })
+}
+
+main(process.env["PLANTED"] ?? "")

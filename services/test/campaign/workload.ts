@@ -1,0 +1,43 @@
+/** What the campaign's clients want, as a function of a seed: orders of all outcomes, of which some are cancelled. */
+import { planOf, random, type Plan, type Planned } from "../orders.ts"
+
+/** One client: its order, and what else it does about it. */
+export interface Client {
+  readonly order: Planned
+  /** Cancels so long after its order was answered, or when it has read that it is approved, which is too late. */
+  readonly cancels: { readonly afterMs: number } | "approved" | null
+  /** Doesn't ask again when it is not told what became of its request. */
+  readonly givesUp: boolean
+}
+
+export interface Workload {
+  readonly plan: Plan
+  readonly clients: ReadonlyArray<Client>
+}
+
+/** Of a hundred orders that would be approved so many are cancelled, which is about a tenth of all. */
+const cancelledPercent = 20
+const tooLatePercent = 10
+const givesUpPercent = 10
+// about as often between 10 and 100 ms as between one second and ten: orders take as long as the machine makes them
+const soonestCancelMs = 10
+const latestCancelMs = 10_000
+
+export const workloadOf = (count: number, seed: number): Workload => {
+  const plan = planOf("campaign", count, seed)
+  const next = random(seed ^ 0x5eed)
+  const clients = plan.orders.map((order): Client => {
+    const [cancelling, delay, patience] = [
+      next() * 100,
+      soonestCancelMs * (latestCancelMs / soonestCancelMs) ** next(),
+      next() * 100
+    ]
+    const cancels = order.outcome.status === "APPROVED" && cancelling < cancelledPercent
+    return {
+      order: cancels ? { ...order, outcome: { status: "RACING" } } : order,
+      cancels: !cancels ? null : patience < tooLatePercent ? "approved" : { afterMs: Math.round(delay) },
+      givesUp: !cancels && order.posts === 1 && patience < givesUpPercent
+    }
+  })
+  return { plan: { ...plan, orders: clients.map(({ order }) => order) }, clients }
+}
