@@ -5,7 +5,7 @@ import { join, resolve } from "node:path"
 import { files } from "./check.ts"
 import type { Verdict } from "./verdict.ts"
 
-setDefaultTimeout(600_000)
+setDefaultTimeout(900_000)
 
 const dir = resolve(import.meta.dir, "..", "..", "..", ".stack", "campaign-smoke")
 
@@ -15,7 +15,7 @@ test("2,000 orders through 40 faults: no violation, and every defence had to act
     stdin: "ignore",
     stdout: "inherit",
     stderr: "inherit",
-    timeout: 580_000
+    timeout: 880_000
   })
   const code = await child.exited
   // the checker wrote it
