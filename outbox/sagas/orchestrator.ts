@@ -5,18 +5,26 @@
  * Replicas of several builds may run side by side. What is read for a saga on a version that this build does not have is
  * handed over: kept as a row that is due at once, for a build that has the version. The saga's own deadlines wait for that
  * build, too.
+ *
+ * Of a choreographed saga messages may be read before the one that starts it, from another topic or by another replica. They
+ * are put aside and looked at again.
  */
 import { decodePlain, type AnyContract, type Contract } from "../message.ts"
 import { OtherBuild, Participant, type Context, type Decision } from "../participant.ts"
 import { advance, decisionOf, type SagaInput } from "./advance.ts"
 import { nameOf, registryOf, type SagaDefinition } from "./definition.ts"
 import { begun, Saga, type SagaStart } from "./saga.ts"
-import { hasEnded, type SagaHandover, type SagaRow, type SagaTables } from "./tables.ts"
+import { hasEnded, type SagaEarly, type SagaHandover, type SagaRow, type SagaTables } from "./tables.ts"
 import { noted, observe, overdue } from "./watch.ts"
 
+/** When a message is looked at that came before its saga: the wait doubles up to a bound. All looks take four minutes. */
+const firstLookMs = 1_000
+const longestLookMs = 15_000
+const mostLooks = 20
+
 /**
- * An orchestrator of these definitions; keep a version for as long as sagas run on it. Answers to sagas that don't
- * exist are dropped, unless `starts` says that they start one.
+ * An orchestrator of these definitions; keep a version for as long as sagas run on it. Answers to orchestrated sagas that
+ * don't exist are dropped, unless `starts` says that they start one.
  */
 const make = (
   name: string,
@@ -52,8 +60,19 @@ const make = (
       for (const contract of [success, failure, undo?.done]) if (contract !== undefined) contracts.add(contract)
     }
   }
+  const watches = definitions.some(({ stalled }) => stalled !== undefined)
+  const isStart = (contract: AnyContract): boolean => options.starts.some(({ on }) => on === contract)
   const contractOf = ({ topic, type }: SagaHandover): AnyContract | undefined =>
     [...contracts].find((one) => one.topic.name === topic && one.type === type)
+  /** Decides what was put aside as the message that it was. */
+  const afterAll = (saga: SagaRow | undefined, aside: SagaHandover, context: Context): Decision<SagaTables, never> => {
+    if (saga !== undefined && !hasEnded(saga)) definitionOf(saga)
+    const contract = contractOf(aside)
+    if (saga === undefined || contract === undefined) return {}
+    const payload = decodePlain(contract.type, contract.schema, aside.payload)
+    const cause = { id: aside.message_id, type: aside.type, correlation: saga.id }
+    return step(saga, { contract, payload }, { ...context, ...cause })
+  }
   const empty: Participant<SagaTables> = Participant.make(name, Saga.tables)
     .due("sagas", {
       decide: (_rows, saga, context) =>
@@ -64,18 +83,17 @@ const make = (
     .due("saga_handovers", {
       touches: { sagas: ({ saga_id }) => [saga_id] },
       decide: (rows, handover, context) => {
-        const saga = rows.sagas.get(handover.saga_id)
-        if (saga !== undefined && !hasEnded(saga)) definitionOf(saga)
-        const contract = contractOf(handover)
-        const decision =
-          saga === undefined || contract === undefined
-            ? {}
-            : step(
-                saga,
-                { contract, payload: decodePlain(contract.type, contract.schema, handover.payload) },
-                { ...context, id: handover.message_id, type: handover.type, correlation: saga.id }
-              )
+        const decision = afterAll(rows.sagas.get(handover.saga_id), handover, context)
         return { ...decision, put: { ...decision.put, saga_handovers: [{ ...handover, due_at: null }] } }
+      }
+    })
+    .due("saga_early", {
+      touches: { sagas: ({ saga_id }) => [saga_id] },
+      decide: (rows, early, context) => {
+        const saga = rows.sagas.get(early.saga_id)
+        if (saga === undefined) return { put: { saga_early: [lookedAt(early, context.now)] } }
+        const decision = afterAll(saga, early, context)
+        return { ...decision, put: { ...decision.put, saga_early: [{ ...early, due_at: null }] } }
       }
     })
   return [...contracts].reduce(
@@ -87,6 +105,12 @@ const make = (
           saga_handovers: (_payload, rows, cause) => {
             const saga = cause.correlation === null ? undefined : rows.sagas.get(cause.correlation)
             return saga !== undefined && isOfOtherBuild(saga) ? [cause.id] : []
+          },
+          saga_early: (_payload, rows, cause) => {
+            const isEarly = watches && cause.coordination === "choreography" && !isStart(contract)
+            return isEarly && cause.correlation !== null && rows.sagas.get(cause.correlation) === undefined
+              ? [cause.id]
+              : []
           }
         },
         decide: (rows, payload, context) => {
@@ -94,8 +118,12 @@ const make = (
           const input = { contract, payload }
           const saga = rows.sagas.get(context.correlation)
           if (saga !== undefined && isOfOtherBuild(saga))
-            return { put: { saga_handovers: [handoverOf(saga, input, context)] } }
+            return { put: { saga_handovers: [asideOf(saga.id, input, context)] } }
           if (saga !== undefined) return step(saga, input, context)
+          if (watches && context.coordination === "choreography" && !isStart(contract)) {
+            const early = { ...asideOf(context.correlation, input, context), attempt: 0 }
+            return { put: { saga_early: [lookedAt(early, context.now)] } }
+          }
           const start = options.starts.find(({ on, when }) => on === contract && (when?.(payload) ?? true))
           if (start === undefined) return {}
           const { definition, after } = start
@@ -110,14 +138,22 @@ const make = (
   )
 }
 
-/** A message, as another build finds it. */
-const handoverOf = (
-  { id }: SagaRow,
+/** A message that came before its saga, after another look in vain. */
+const lookedAt = (early: SagaEarly, now: Date): SagaEarly => {
+  const attempt = early.attempt + 1
+  const due_at =
+    attempt > mostLooks ? null : new Date(now.getTime() + Math.min(longestLookMs, firstLookMs * 2 ** (attempt - 1)))
+  return { ...early, attempt, due_at }
+}
+
+/** A message, as it is found later. */
+const asideOf = (
+  saga_id: string,
   { contract, payload }: { readonly contract: AnyContract; readonly payload: object },
   context: Context
 ): SagaHandover => ({
   message_id: context.id,
-  saga_id: id,
+  saga_id,
   topic: contract.topic.name,
   type: contract.type,
   payload,

@@ -53,24 +53,27 @@ const sagaLog = Table.log("saga_log", {
  * Messages for sagas that run on a version which the build that read them does not have. They are due from then on, for a
  * build that has it.
  */
-const sagaHandovers = Table.make("saga_handovers", {
-  key: "message_id",
-  row: {
-    message_id: Schema.String,
-    saga_id: Schema.String,
-    topic: Schema.String,
-    type: Schema.String,
-    payload: Schema.Unknown,
-    /** Null once it is decided. */
-    due_at: Schema.NullOr(Schema.Date)
-  }
-})
+const putAside = {
+  message_id: Schema.String,
+  saga_id: Schema.String,
+  topic: Schema.String,
+  type: Schema.String,
+  payload: Schema.Unknown,
+  /** Null once it is decided. */
+  due_at: Schema.NullOr(Schema.Date)
+}
+const sagaHandovers = Table.make("saga_handovers", { key: "message_id", row: putAside })
 
-export const tables = { sagas, saga_log: sagaLog, saga_handovers: sagaHandovers }
+/** Messages of choreographed sagas that were read before the one that starts the saga: they are looked at again, so often. */
+const sagaEarly = Table.make("saga_early", { key: "message_id", row: { ...putAside, attempt: Schema.Int } })
+
+export const tables = { sagas, saga_log: sagaLog, saga_handovers: sagaHandovers, saga_early: sagaEarly }
 export type SagaTables = typeof tables
 export type SagaRow = RowOf<typeof sagas>
 
 export type SagaHandover = RowOf<typeof sagaHandovers>
+
+export type SagaEarly = RowOf<typeof sagaEarly>
 
 export type SagaLogEntry = RowOf<typeof sagaLog>
 

@@ -294,6 +294,56 @@ describe("a choreographed saga that is watched", () => {
   })
 })
 
+describe("what is seen of a choreographed saga before it begins", () => {
+  const asideOf = ({ saga_early }: ReturnType<typeof watched>) => {
+    const [row] = saga_early
+    if (row === undefined) throw new Error("nothing was put aside")
+    return row
+  }
+
+  test("is put aside, and counts once the saga has begun", () => {
+    const before = watched(held)
+    const early = asideOf(before)
+    expect(before.sagas).toEqual([])
+    expect([early.saga_id, early.type, early.attempt]).toEqual(["t1", "SeatHeld", 1])
+    expect(early.due_at).toEqual(new Date(decidedAt.getTime() + 1_000))
+
+    const look = { due: "saga_early", key: early.message_id } as const
+    const { rows, send } = decideWith(agency, before, opened, look)
+
+    expect([rows.sagas[0]?.state, rows.sagas[0]?.step, rows.sagas[0]?.seen]).toEqual([
+      "RUNNING",
+      "pay",
+      ["TripOpened", "SeatHeld"]
+    ])
+    expect(rows.saga_log.at(-1)).toMatchObject({ cause_type: "SeatHeld", cause_id: early.message_id })
+    expect(rows.saga_early).toEqual([{ ...early, due_at: null }])
+    expect(send ?? []).toEqual([])
+  })
+
+  test("is looked at again at growing intervals, for four minutes, and then given up", () => {
+    let rows = watched(held)
+    const waits: Array<number> = []
+    for (let look = 0; look < 50; look++) {
+      const { due_at, message_id } = asideOf(rows)
+      if (due_at === null) break
+      const at = new Date(due_at.getTime())
+      rows = decideWith(agency, rows, { due: "saga_early", key: message_id, at }).rows
+      waits.push(((asideOf(rows).due_at ?? at).getTime() - at.getTime()) / 1_000)
+    }
+
+    expect(waits).toEqual([2, 4, 8, ...Array.from({ length: 16 }, () => 15), 0])
+    expect(rows.sagas).toEqual([])
+  })
+
+  test("is dropped when it is of an orchestrated saga, and when choreographed ones are not watched", () => {
+    const unwatched = Orchestrator.make("agency", [Saga.define({ ...unbounded, deadline: "1 minute" })], { starts: [] })
+
+    expect(decideWith(agency, {}, SeatHeld.of({ tripId: "t1", seat: "12A" })).rows.saga_early).toEqual([])
+    expect(decideWith(unwatched, {}, held).rows.saga_early).toEqual([])
+  })
+})
+
 describe("the deadline of a choreographed saga", () => {
   const row = sagaOf(opened)
   const late: SagaRow = { ...row, started_at: new Date(decidedAt.getTime() - 60_000) }

@@ -111,6 +111,7 @@ describe("migrations", () => {
       "oncebox/0003_audit.sql",
       "oncebox-saga/0001_sagas.sql",
       "oncebox-saga/0002_handovers.sql",
+      "oncebox-saga/0003_early.sql",
       "shop/0001_goods.sql",
       "shop/0002_more.sql"
     ]
@@ -194,7 +195,7 @@ describe("the library's migrations", () => {
       "oncebox_settings",
       "outbox"
     ])
-    expect(await tables()).toEqual([...core, "saga_handovers", "saga_log", "sagas"].sort())
+    expect(await tables()).toEqual([...core, "saga_early", "saga_handovers", "saga_log", "sagas"].sort())
   })
 
   test("publish the inserts of the outbox under its own name, whatever the partition", async () => {

@@ -209,6 +209,10 @@ export const quiet = (stack: Stack): Promise<void> =>
     const missing = outbox.filter(({ id }) => !published.has(id))
     if (missing.length > 0)
       throw new Error(`${missing.length} messages are not on their topics, such as ${missing[0]?.type}`)
+    const [early] = await stack.database("sagas")<Array<{ waiting: number }>>`
+      select count(*)::int as waiting from saga_early join sagas on id = saga_id where saga_early.due_at is not null`
+    if (early?.waiting !== 0)
+      throw new Error(`${early?.waiting} messages that came before their sagas wait to be looked at`)
     const now = await stack.tape.caughtUp()
     return [...now].every(([partition, end]) => ends.get(partition) === end)
   })

@@ -309,6 +309,14 @@ export const planted: Readonly<Record<string, Bug>> = {
       }))
     })
   },
+  "what comes before its saga is dropped": onAll(
+    "orchestrator",
+    deciding((inner) => (rows, payload, context) => {
+      const decision = inner(rows, payload, context)
+      const { saga_early: _dropped, ...put } = decision.put ?? {}
+      return { ...decision, put }
+    })
+  ),
   "a choreographed refund is forgotten": at("payment", (participant) => {
     const messages = new Map(participant.messages)
     messages.delete(OrderRejectedEvent as unknown as AnyContract)

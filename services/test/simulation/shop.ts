@@ -227,6 +227,7 @@ const planOf =
           ),
           ...told(world, end),
           ...transitions(world),
+          ...heard(end),
           ...waiting(end)
         ]
       }
@@ -244,6 +245,24 @@ const told = ({ orders }: World, { replies }: Quiet): ReadonlyArray<string> => {
     const due = said._tag === "cancelled" ? "REJECTED USER_CANCELLED" : `${said.order.status} ${said.order.reason}`
     const is = `${found?.status} ${found?.reason}`
     return is === due ? [] : [`cancel: ${key} was told ${due}, the order is ${is}`]
+  })
+}
+
+/**
+ * A choreographed saga has heard all that was sent of it and concerns it, in whatever order; but for what came so long before
+ * its beginning that it was given up.
+ */
+const heard = ({ rows, sent }: Quiet): ReadonlyArray<string> => {
+  const concerns = new Set([...orchestrator.messages.keys()].map(({ type }) => type))
+  const aside = rows("orchestrator", "saga_early") as ReadonlyArray<SagaHandover>
+  const early = new Set(aside.map(({ saga_id, type }) => `${saga_id} ${type}`))
+  const told = Map.groupBy(sent, ({ correlation }) => correlation)
+  return (rows("orchestrator", "sagas") as ReadonlyArray<SagaRow>).flatMap(({ id, coordination, seen }) => {
+    if (coordination === "orchestration") return []
+    const types = new Set((told.get(id) ?? []).map(({ type }) => type).filter((type) => concerns.has(type)))
+    return [...types].flatMap((type) =>
+      seen.includes(type) || early.has(`${id} ${type}`) ? [] : [`saga ${id} never heard of ${type}`]
+    )
   })
 }
 
@@ -350,6 +369,7 @@ const seen = ({ rows }: Quiet): Readonly<Record<string, number>> => {
   for (const { definition, version } of rows("orchestrator", "sagas") as ReadonlyArray<SagaRow>)
     count(`sagas of ${definition} v${version}`)
   count("messages handed over to another build", rows("orchestrator", "saga_handovers").length)
+  count("messages before their saga", rows("orchestrator", "saga_early").length)
   return counts
 }
 

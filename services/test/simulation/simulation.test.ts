@@ -45,6 +45,7 @@ const met = [
     "TIMEOUT",
     "PAY_TIMEOUT"
   ].map((reason) => `orders rejected: ${reason}`),
+  "messages before their saga",
   "reservations CANCELLED",
   "reservations CANCELLED before they were asked for",
   "payments REFUNDED, account",
