@@ -6,11 +6,10 @@ import { expect, setDefaultTimeout } from "bun:test"
 import { join } from "node:path"
 import type { SagaDefinition } from "oncebox"
 import type { ServiceName } from "../../stack/supervise.ts"
-import { until } from "../../stack/wait.ts"
 import { allDefinitions } from "./builds/definitions.ts"
 import { placeAll, planOf, prepare, type Plan, type Planned } from "./orders.ts"
 import { counter, onStack, useStack, type Replica, type Stack } from "./stack.ts"
-import { ended, expectExactlyOnce, quiet } from "./world.ts"
+import { expectExactlyOnce } from "./world.ts"
 
 setDefaultTimeout(300_000)
 useStack()
@@ -21,7 +20,7 @@ const builds = { old: undefined, prepared: build("orchestrator-prepared"), next:
 type Build = keyof typeof builds
 
 const orderCount = 320
-/** How many orders flow between two replacements. */
+/** How many orders a stage has. */
 const chunk = 40
 
 /** A number of replicas of the orchestrator. Orders are placed at the first. */
@@ -44,24 +43,19 @@ const twoReplicas = async (stack: Stack, label: string) => {
   }
 }
 
-/**
- * What a replica reads of a choreographed order before another one has read its first event goes past the saga. When such an
- * order is rejected, its saga hears of it again at its deadline: that is brought forward here. None but those may be left.
- */
-const watchedToTheirEnd = async (stack: Stack, plan: Plan, placed: ReadonlyMap<string, Planned>): Promise<void> => {
-  await ended(stack, placed)
-  await quiet(stack)
-  const sql = stack.database("sagas")
-  const open = () => sql<Array<{ id: string; coordination: string }>>`
-    select id, coordination
-    from sagas
-    where starts_with(data ->> 'userId', ${plan.prefix}) and ended_at is null`
-  expect((await open()).filter(({ coordination }) => coordination !== "choreography")).toEqual([])
-  await sql`
-    update sagas
-    set started_at = started_at - interval '1 hour', deadline = now(), due_at = now()
-    where starts_with(data ->> 'userId', ${plan.prefix}) and ended_at is null`
-  await until("all sagas ended", 60_000, async () => (await open()).length === 0)
+/** Places a plan's orders chunk by chunk: each stage has orders of its own, however fast they are placed. */
+const inChunks = (stack: Stack, plan: Plan) => {
+  const placed = new Map<string, Planned>()
+  let from = 0
+  return {
+    placed,
+    next: async (chunks = 1): Promise<void> => {
+      const orders = plan.orders.slice(from, (from += chunks * chunk))
+      const { placed: some, done } = placeAll(stack, orders, 8)
+      await done
+      for (const [id, planned] of some) placed.set(id, planned)
+    }
+  }
 }
 
 /** Of the sagas of some orders: the version of each. */
@@ -123,19 +117,17 @@ onStack("the orchestrator's builds follow one another, a replica at a time, whil
   await prepare(stack, plan)
   const { replace, end } = await twoReplicas(stack, "rolling")
   try {
-    const { placed, done, reached } = placeAll(stack, plan.orders, 8)
-    await reached(chunk)
-    await replace(0, "prepared")
-    await replace(1, "prepared")
-    await reached(3 * chunk)
-    await replace(0, "next")
+    const { placed, next } = inChunks(stack, plan)
+    await next()
+    await Promise.all([next(), replace(0, "prepared")])
+    await Promise.all([next(), replace(1, "prepared")])
+    await Promise.all([next(), replace(0, "next")])
     // one starts the new version, the other one the old one
-    await reached(5 * chunk)
+    await next()
     const before = await versionsOf(stack, placed.keys())
-    await replace(1, "next")
-    await done
+    await Promise.all([next(), replace(1, "next")])
+    await next(2)
 
-    await watchedToTheirEnd(stack, plan, placed)
     await expectExactlyOnce(stack, plan, placed)
     await expectOwnVersions(stack, plan.prefix)
     const after = await versionsOf(stack, placed.keys())
@@ -152,21 +144,20 @@ onStack("a build with new versions meets builds that lack them, and goes and com
   await prepare(stack, plan)
   const { replicas, replace, end } = await twoReplicas(stack, "leap")
   try {
-    const { placed, done, reached } = placeAll(stack, plan.orders, 8)
-    await reached(chunk)
-    await replace(0, "next")
-    // orders are placed here: the old build meets sagas that it knows nothing of
-    await reached(4 * chunk)
+    const { placed, next } = inChunks(stack, plan)
+    await next()
+    await Promise.all([next(), replace(0, "next")])
+    // the old build meets sagas that it knows nothing of
+    await next(2)
     const before = await versionsOf(stack, placed.keys())
     const old = replicas[1] ?? stack.service("orchestrator")
     expect([await counter(old, "parked"), (await fetch(`${old.url}/health/ready`)).status]).toEqual([0, 200])
-    await replace(0, "old")
-    await reached(6 * chunk)
+    await Promise.all([next(), replace(0, "old")])
+    await next()
     await replace(1, "next")
-    await replace(0, "next")
-    await done
+    await Promise.all([next(), replace(0, "next")])
+    await next()
 
-    await watchedToTheirEnd(stack, plan, placed)
     await expectExactlyOnce(stack, plan, placed)
     await expectOwnVersions(stack, plan.prefix)
     const after = await versionsOf(stack, placed.keys())
