@@ -6,6 +6,7 @@ import { join } from "node:path"
 import { startProcessor, type Processor, type ProcessorControl, type ProcessorEntry } from "../processor.ts"
 import { freePorts } from "../ports.ts"
 import { startService } from "../supervise.ts"
+import { until } from "../wait.ts"
 
 let dir: string
 let processor: Processor
@@ -208,7 +209,7 @@ describe("the processor", () => {
       body: JSON.stringify({ amount: 10, card }),
       signal: left.signal
     }).catch(({ name }: Error) => name)
-    while ((await entry("charge:o-13")) === undefined) await Bun.sleep(1)
+    await until("the charge", 10_000, async () => (await entry("charge:o-13")) !== undefined, 1)
     left.abort()
     await control({ delayMs: 0 })
 
