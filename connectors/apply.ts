@@ -36,6 +36,7 @@ type Config = Readonly<Record<string, string>>
 
 const WITHIN_MS = 120_000
 const REQUEST_MS = 10_000
+const QUERY_MS = 5_000
 const LOOK_EVERY_MS = 100
 const ACT_EVERY_MS = 2_000
 const WATCH_EVERY_MS = 5_000
@@ -199,12 +200,18 @@ const withSql = async <A>(
     database: config["database.dbname"] ?? "",
     max: 1,
     connect_timeout: 5,
-    connection: { application_name: "connectors", statement_timeout: REQUEST_MS },
+    // there are no arrays in what is read here
+    fetch_types: false,
+    connection: { application_name: "connectors", statement_timeout: QUERY_MS },
     onnotice: () => {}
   })
+  // statement_timeout is the server's: a server that does not answer at all must not hold up the deadline
+  const late = Promise.withResolvers<never>()
+  const timer = setTimeout(() => late.reject(new Error(`Postgres at ${host}:${port} did not answer`)), QUERY_MS)
   try {
-    return await use(sql)
+    return await Promise.race([use(sql), late.promise])
   } finally {
+    clearTimeout(timer)
     await sql.end({ timeout: 1 })
   }
 }

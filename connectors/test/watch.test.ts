@@ -1,9 +1,10 @@
-/** What the watch does to a connector that does not read its slot: Connect is a stand-in here, Postgres is not. */
+/** What becomes of a connector that does not read its slot. Connect is a stand-in here; Postgres only in the last test. */
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test"
+import { createServer, type AddressInfo } from "node:net"
 import { Effect, Exit, Redacted, Scope } from "effect"
 import { database, type Database } from "../../outbox/test/postgres.ts"
 import { until, within } from "../../stack/wait.ts"
-import { connectorConfig, watchConnectors } from "../apply.ts"
+import { applyConnectors, connectorConfig, watchConnectors } from "../apply.ts"
 
 setDefaultTimeout(60_000)
 
@@ -96,4 +97,25 @@ test("one that somebody has paused is left alone", async () => {
     await until("looked at, with nothing to tell", happensWithinMs, () => failures.length > 0)
     expect([failures[0], restarts]).toEqual(["", []])
   })
+})
+
+test("a Postgres that takes the connection and never answers does not hold up the deadline", async () => {
+  state = "RUNNING"
+  const greeting = Buffer.from("R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I", "latin1")
+  const mute = createServer((socket) => {
+    socket.once("data", () => socket.write(greeting))
+    socket.on("error", () => {})
+  })
+  await new Promise<void>((resolve) => mute.listen(0, "127.0.0.1", resolve))
+  const { port } = mute.address() as AddressInfo
+  try {
+    const target = { host: "127.0.0.1", port, password: "any" }
+    const connectUrl = `http://127.0.0.1:${connect.port}`
+    const applied = applyConnectors({ connectUrl, database: target, names: [name], withinMs: 1_000 })
+    const outcome = await within("giving up", happensWithinMs, applied).then(() => "done", String)
+
+    expect(outcome).toBe(`Error: connector ${name} does not run: Postgres at 127.0.0.1:${port} did not answer`)
+  } finally {
+    mute.close()
+  }
 })
