@@ -17,6 +17,8 @@ import { readLedger, lives } from "./ledger.ts"
 import { readPorts } from "./engines.ts"
 import { cpuSecondsOf } from "./cpu.ts"
 import { text, until, within } from "./wait.ts"
+// for its guard against kafkajs' idle timers, which spin and warn of negative timeouts: see outbox/broker/kafka.ts
+import "oncebox"
 
 const { values } = parseArgs({
   options: {
@@ -136,7 +138,7 @@ const followOutcomes = async (broker: string): Promise<() => Promise<void>> => {
       }
     }
   })
-  await joined.promise
+  await within("joining the consumer group", 60_000, joined.promise)
   return () => consumer.disconnect()
 }
 
@@ -211,12 +213,16 @@ const phase = (duration: number): Promise<void> => {
   return closedLoop(inFlight ?? 1024, end)
 }
 
+const read = async <A>(url: string): Promise<A> =>
+  // As above.
+  (await (await fetch(url, { signal: AbortSignal.timeout(60_000) })).json()) as A
+
 /** Stock and balances against what was approved. */
 const conservation = async (): Promise<ReadonlyArray<string>> => {
   const errors: Array<string> = []
   await Promise.all([
     ...products.map(async ({ id, quantity }) => {
-      const product = (await (await fetch(`${productUrl}/products/${id}`)).json()) as { quantity: number }
+      const product = await read<{ quantity: number }>(`${productUrl}/products/${id}`)
       const expected = quantity - (sold.get(id) ?? 0)
       if (product.quantity !== expected) errors.push(`${id}: ${product.quantity} in stock, expected ${expected}`)
     }),
@@ -224,7 +230,7 @@ const conservation = async (): Promise<ReadonlyArray<string>> => {
       const expected = balance - (paid.get(id) ?? 0)
       let seen = Number.NaN
       await until(`balance of ${id}`, 15_000, async () => {
-        seen = ((await (await fetch(`${userUrl}/users/${id}`)).json()) as { balance: number }).balance
+        seen = (await read<{ balance: number }>(`${userUrl}/users/${id}`)).balance
         return seen === expected
       }).catch(() => errors.push(`${id}: balance ${seen}, expected ${expected}`))
     })
@@ -243,6 +249,8 @@ const main = async (): Promise<void> => {
   }
   const page = readLedger(values.dir)
   const processes = page.processes.filter(lives)
+  if (!processes.some(({ name }) => name === "order"))
+    throw new Error(`no stack runs in ${values.dir}: start one with 'bun run stack up'`)
   const [, kafkaPort] = readPorts(join(values.dir, "ports.json"))
   const unfollow = await followOutcomes(`127.0.0.1:${kafkaPort}`)
   await prepare()
@@ -278,4 +286,9 @@ const main = async (): Promise<void> => {
   if (errors.length > 0 || tally.wrong > 0) process.exit(1)
 }
 
-await main()
+try {
+  await main()
+} catch (cause) {
+  console.error(text(cause))
+  process.exit(1)
+}
