@@ -1,4 +1,4 @@
-# One image for the six services and the three jobs; compose.yaml says which file a container runs.
+# One image for the six services, the auditor and the three jobs; compose.yaml says which file a container runs.
 # The tag is the usual name of the Bun this repository is tested with; a deployment should pin its digest as well.
 FROM oven/bun:1.4.5-slim AS app
 WORKDIR /app

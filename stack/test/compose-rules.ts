@@ -15,7 +15,7 @@ export interface Container {
   pull_policy?: string
   entrypoint?: Array<string>
   command?: Array<string>
-  environment?: Record<string, string | number>
+  environment?: Record<string, string | number | null>
   secrets?: Array<string>
   ports?: Array<string>
   networks?: Array<string>
@@ -111,6 +111,12 @@ const variables: Record<string, Record<string, string>> = {
       }
     ])
   )
+}
+
+/** Those that whoever starts it may set, and need not. Null is Compose's word for that. */
+const passedOn: Record<string, ReadonlyArray<string>> = {
+  payment: ["CARD_PROCESSOR_URL"],
+  auditor: ["AUDIT_GRACE_MS", "OUTBOX_KEEP_MS"]
 }
 
 /** Settings of the Connect worker that correctness or latency rests on. */
@@ -242,7 +248,8 @@ export const rules = {
 
   "programs and their variables are those of the contract": forEach((name, container) => [
     only(isOurs(name) && words(container) !== `bun ${programOf(name)}`, `runs ${words(container)}`),
-    ...differences(container, variables[name] ?? {})
+    ...differences(container, variables[name] ?? {}),
+    ...(passedOn[name] ?? []).map((key) => only(container.environment?.[key] !== null, `${key} is not passed on`))
   ]),
 
   "Postgres decodes, has slots to spare and keeps its data": forEach((name, container) => {

@@ -108,7 +108,10 @@ describe("a rule reports what is planted", () => {
       "a neighbour's port": setVariable("order", "PORT", "8003"),
       "loopback inside": setVariable("order", "HOST", "127.0.0.1"),
       "a neighbour's password": setVariable("order", "DATABASE_PASSWORD_FILE", "/run/secrets/users_password"),
-      "another broker": setVariable("topics", "BROKERS", "redpanda:19092")
+      "another broker": setVariable("topics", "BROKERS", "redpanda:19092"),
+      "a card processor that nobody chose": setVariable("payment", "CARD_PROCESSOR_URL", "http://127.0.0.1:8010"),
+      "a grace that nobody can choose": (compose) =>
+        void delete container(compose, "auditor").environment?.["AUDIT_GRACE_MS"]
     },
     "Postgres decodes, has slots to spare and keeps its data": {
       "no decoding": replace("postgres", "command", "logical", "replica"),
