@@ -1,33 +1,23 @@
 /** Reads what the checks look at, from the six databases and the topics, and waits until nothing moves any more. */
 import { expect } from "bun:test"
-import { Choreography, Saga, type Coordination, type Sql } from "oncebox"
-import { order, orders, ordersHistory } from "../order/order.ts"
+import { Saga, type Coordination, type Sql } from "oncebox"
+import { orders, ordersHistory } from "../order/order.ts"
 import { placeOrder } from "../orchestrator/definitions.ts"
-import { orchestrator } from "../orchestrator/orchestrator.ts"
 import { payments } from "../payment/outcome.ts"
-import { accounts, ledger, payment } from "../payment/payment.ts"
+import { accounts, ledger } from "../payment/payment.ts"
 import { deposits as decidedDeposits } from "../payment/deposit.ts"
-import { product, products, reservations } from "../product/product.ts"
-import { choreography } from "../shell/choreography.ts"
-import { shipment, shipments } from "../shipment/shipment.ts"
+import { products, reservations } from "../product/product.ts"
+import { shipments } from "../shipment/shipment.ts"
 import { deposits as askedDeposits } from "../user/deposit.ts"
-import { user, users } from "../user/user.ts"
+import { users } from "../user/user.ts"
 import { SERVICE_NAMES, SERVICES } from "../../stack/supervise.ts"
 import { text, until } from "../../stack/wait.ts"
 import { violations } from "./checks.ts"
 import type { Expected, Seen, Subscriber, World } from "./checks/check.ts"
 import type { Plan, Planned } from "./orders.ts"
+import { participants } from "./participants.ts"
 import type { Stack } from "./stack.ts"
 import { partitionOf } from "./tape.ts"
-
-const participants = [
-  user,
-  Choreography.join(product, choreography),
-  Choreography.join(order, choreography),
-  orchestrator,
-  Choreography.join(payment, choreography),
-  Choreography.join(shipment, choreography)
-]
 
 /** Who handles what, as the participants themselves declare it. */
 export const subscribers: ReadonlyArray<Subscriber> = participants.flatMap(({ name, messages }) =>

@@ -11,7 +11,8 @@ import {
 import { fromAccount } from "../../shell/bounds.ts"
 import { CancelShipmentCommand, ShipmentCreatedEvent } from "../../shipment/contract.ts"
 import { UserDeletedEvent } from "../../user/contract.ts"
-import { participants, soundRecord, type Source } from "./records.ts"
+import { participants } from "../participants.ts"
+import { soundRecord, type Source } from "./records.ts"
 
 /** For each message of a topic so many harmless ones: a participant that parks most of what it is given stops. */
 const share = 4

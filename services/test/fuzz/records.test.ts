@@ -14,7 +14,8 @@ import type { StoreLane } from "../../../outbox/store/store.ts"
 import type { Tables } from "../../../outbox/table.ts"
 import { noCounts } from "../../../outbox/telemetry.ts"
 import { seeded, type Choices } from "../../../outbox/testing/simulation/choices.ts"
-import { contracts, participants, recordsOf, type Fuzzed, type Source } from "./records.ts"
+import { participants } from "../participants.ts"
+import { contracts, recordsOf, type Fuzzed, type Source } from "./records.ts"
 
 setDefaultTimeout(300_000)
 

@@ -1,27 +1,11 @@
 /** Records of every message type, sound ones and such as nobody should be hurt by, drawn from choices that a seed determines. */
-import { Choreography, type Topic } from "oncebox"
+import type { Topic } from "oncebox"
 import type { BrokerRecord } from "../../../outbox/broker/broker.ts"
 import { keyOfPayload, type AnyContract } from "../../../outbox/message.ts"
 import { pickBy, pickOne, type Choices } from "../../../outbox/testing/simulation/choices.ts"
-import { order } from "../../order/order.ts"
-import { orchestrator } from "../../orchestrator/orchestrator.ts"
-import { payment } from "../../payment/payment.ts"
-import { product } from "../../product/product.ts"
-import { choreography } from "../../shell/choreography.ts"
-import { shipment } from "../../shipment/shipment.ts"
-import { user } from "../../user/user.ts"
+import { participants } from "../participants.ts"
 import { drawn } from "./payloads.ts"
 import { spoilt } from "./spoil.ts"
-
-/** All services' participants, as they run. */
-export const participants = [
-  user,
-  Choreography.join(product, choreography),
-  Choreography.join(order, choreography),
-  orchestrator,
-  Choreography.join(payment, choreography),
-  Choreography.join(shipment, choreography)
-] as const
 
 const topics: ReadonlyArray<Topic> = [
   ...new Map(participants.flatMap((one) => one.topics).map((topic) => [topic.name, topic])).values()
