@@ -11,7 +11,7 @@ import { withArchives } from "./archives.ts"
 import type { Engines } from "./jvm.ts"
 import { startOf } from "./ledger.ts"
 
-export class NotInstallable extends Error {}
+class NotInstallable extends Error {}
 
 const REPOSITORY = resolve(import.meta.dir, "..")
 const POM = join(import.meta.dir, "pom.xml")

@@ -86,7 +86,7 @@ export const run = async (plan: Plan): Promise<Running> => {
 }
 
 /** The environment of a child: ours with `env` on top, but not what makes a library behave as under test. */
-export const childEnv = (env: Readonly<Record<string, string>>): Record<string, string> => {
+const childEnv = (env: Readonly<Record<string, string>>): Record<string, string> => {
   const inherited = Object.entries(process.env).flatMap(([name, value]) =>
     value === undefined || name === "NODE_ENV" ? [] : [[name, value] as const]
   )

@@ -56,7 +56,7 @@ export const startProcessor = (options: { readonly port?: number; readonly recor
 }
 
 /** The app: what was charged, and the control over its failures. */
-export const makeProcessor = (record?: string): Hono => {
+const makeProcessor = (record?: string): Hono => {
   const book = new Book(record)
   let control: ProcessorControl = { down: false, delayMs: 0, loseAnswers: 0, declineAbove: null }
 

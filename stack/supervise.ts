@@ -144,7 +144,7 @@ export const auditorEnv = (engines: RunningEngines, port: number = AUDITOR.port)
 })
 
 /** What the jobs (provision, topics, connectors) need to know about the engines. */
-export const jobEnv = (engines: EngineAddresses): Env => ({
+const jobEnv = (engines: EngineAddresses): Env => ({
   DATABASE_HOST: engines.postgres.host,
   DATABASE_PORT: String(engines.postgres.port),
   SECRETS_DIR: engines.postgres.secretsDir,

@@ -150,7 +150,7 @@ export const order = Participant.make("order", { orders, orders_history: ordersH
     }
   })
 
-export const cancelledByUser = "USER_CANCELLED"
+const cancelledByUser = "USER_CANCELLED"
 
 const hasEnded = ({ status }: Order): boolean => status === "APPROVED" || status === "REJECTED"
 

@@ -8,7 +8,7 @@ import { etagOf, type Precondition } from "./version.ts"
 export const bodyLimitBytes = 64 * 1024
 
 /** The longest a client may ask to wait for an outcome. */
-export const longestWaitSeconds = 30
+const longestWaitSeconds = 30
 
 // a body of 64 kB can break a schema thousands of times
 const maxFieldErrors = 20

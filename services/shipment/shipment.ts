@@ -28,13 +28,13 @@ export const shipments = Table.make("shipments", {
 export type Shipment = RowOf<typeof shipments>
 
 /** Products that the carrier does not carry. */
-export const carrierRefusals = Table.reference("carrier_refusals", {
+const carrierRefusals = Table.reference("carrier_refusals", {
   key: "product_id",
   row: { product_id: Id, reason: Schema.String }
 })
 
 /** Countries that the carrier does not go to. */
-export const carrierCountries = Table.reference("carrier_countries", {
+const carrierCountries = Table.reference("carrier_countries", {
   key: "country",
   row: { country: Country, reason: Schema.String }
 })
