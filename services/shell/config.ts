@@ -108,4 +108,8 @@ const told = (issue: SchemaIssue.Issue): string =>
     .issues.map(({ path, message }) => `${(path ?? []).map(String).join(".")}: ${message}`)
     .join("; ")
 
-const format = SchemaIssue.makeFormatterStandardSchemaV1()
+const format = SchemaIssue.makeFormatterStandardSchemaV1({
+  // whatever the environment says is a text, so what is none is not there, or empty
+  leafHook: (issue) =>
+    issue._tag === "InvalidType" && issue.ast._tag === "String" ? "it is not set" : SchemaIssue.defaultLeafHook(issue)
+})

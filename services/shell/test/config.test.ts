@@ -50,15 +50,17 @@ test("a password may lie in a file", async () => {
 
 describe("the start is stopped by", () => {
   const bad: ReadonlyArray<readonly [Readonly<Record<string, string>>, string]> = [
-    [{ DATABASE_HOST: "" }, "DATABASE_HOST"],
+    [{ DATABASE_HOST: "" }, "DATABASE_HOST: it is not set"],
+    [{ DATABASE_PORT: "" }, "DATABASE_PORT: it is not set"],
     [{ DATABASE_PORT: "x" }, "DATABASE_PORT"],
     [{ DATABASE_PORT: "99999" }, "DATABASE_PORT"],
     [{ DATABASE_PASSWORD: "" }, "DATABASE_PASSWORD"],
     [{ DATABASE_PASSWORD_FILE: "/run/secrets/x" }, "not both"],
     [{ DATABASE_PASSWORD: "", DATABASE_PASSWORD_FILE: "/does/not/exist" }, "/does/not/exist"],
     [{ BROKERS: "one" }, "BROKERS"],
-    [{ BROKERS: "" }, "BROKERS"],
+    [{ BROKERS: "" }, "BROKERS: it is not set"],
     [{ BROKERS: "one:9092," }, "BROKERS"],
+    [{ ORDER_DEFINITION: "pay-last" }, 'ORDER_DEFINITION: Expected "place-order" | "pay-first"'],
     [{ PORT: "-1" }, "PORT"],
     [{ ADMIN_PORT: "nine" }, "ADMIN_PORT"]
   ]
