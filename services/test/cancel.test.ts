@@ -1,6 +1,6 @@
 /** Cancels that race with their orders' completion: whoever is first wins, the client is told who, and nothing is left over. */
 import { expect, setDefaultTimeout } from "bun:test"
-import { placeAll, persistently, post, prepare, type Plan } from "./orders.ts"
+import { placeAll, persistently, post, prepare, styles, type Plan } from "./orders.ts"
 import { onStack, useStack, type Stack } from "./stack.ts"
 import { expectExactlyOnce } from "./world.ts"
 
@@ -17,13 +17,6 @@ const moments = [
   "PaymentProcessedEvent",
   "ShipmentCreatedEvent",
   "OrderApprovedEvent"
-] as const
-
-const styles = [
-  { coordination: "orchestration", definition: "place-order" },
-  { coordination: "choreography", definition: "place-order" },
-  { coordination: "orchestration", definition: "pay-first" },
-  { coordination: "choreography", definition: "pay-first" }
 ] as const
 
 const racing = (count: number): Plan => {
