@@ -1,4 +1,4 @@
-/** Runs a tool as this process: it ends with the tool's exit code, or cleanly on Ctrl-C and SIGTERM. */
+/** Runs a tool as this process: it ends with the tool's exit code, or cleanly on Ctrl-C, on SIGTERM and with its terminal. */
 import { Cause, Effect, Exit, Layer, Logger, References, type Scope } from "effect"
 
 /** How long stopping may take. */
@@ -11,8 +11,7 @@ export const runTool = (tool: Effect.Effect<number, { readonly message: string }
     fiber.interruptUnsafe()
     setTimeout(() => process.exit(1), stopWithinMs).unref()
   }
-  process.once("SIGINT", stop)
-  process.once("SIGTERM", stop)
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(name, stop)
   fiber.addObserver((exit) => {
     if (Exit.isSuccess(exit)) process.exit(exit.value)
     if (Cause.hasInterruptsOnly(exit.cause)) process.exit(0)
