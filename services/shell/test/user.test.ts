@@ -269,6 +269,7 @@ describe("a deposit", () => {
       sent.push(...submitted)
     }
 
+    expect(sent).toHaveLength(4)
     const [first, again, ...others] = sent
     expect(again?.options).toEqual(first?.options)
     expect(again?.payload).not.toEqual(first?.payload)
