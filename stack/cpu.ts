@@ -23,8 +23,9 @@ const statOf = (pid: number): Stat | undefined => {
   }
 }
 
-/** Seconds of CPU by name, each with everything it started. */
+/** Seconds of CPU by name, each with everything it started. Of none where there is no /proc. */
 export const cpuSecondsOf = (processes: ReadonlyArray<Entry>): ReadonlyMap<string, number> => {
+  if (process.platform !== "linux") return new Map()
   const stats = new Map(
     readdirSync("/proc")
       .filter((name) => /^\d+$/.test(name))

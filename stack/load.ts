@@ -277,7 +277,8 @@ const main = async (): Promise<void> => {
       `  ${name.padEnd(14)} ${((used / sagas) * 1000).toFixed(3)} CPU-s per 1,000 sagas, ${((used / elapsed) * 100).toFixed(0)} % of a core`
     )
   }
-  console.log(`  ${"all".padEnd(14)} ${((total / sagas) * 1000).toFixed(3)} CPU-s per 1,000 sagas`)
+  if (cpuAfter.size > 0)
+    console.log(`  ${"all".padEnd(14)} ${((total / sagas) * 1000).toFixed(3)} CPU-s per 1,000 sagas`)
   const errors = await conservation()
   await unfollow()
   console.log(
