@@ -16,7 +16,7 @@ import { Kafka, logLevel } from "kafkajs"
 import { readLedger, lives } from "./ledger.ts"
 import { readPorts } from "./engines.ts"
 import { cpuSecondsOf } from "./cpu.ts"
-import { text, until, within } from "./wait.ts"
+import { Hopeless, text, until, within } from "./wait.ts"
 // for its guard against kafkajs' idle timers, which spin and warn of negative timeouts: see outbox/broker/kafka.ts
 import "oncebox"
 
@@ -80,15 +80,18 @@ const users: ReadonlyArray<Account> = [...Array(500).keys()].map((n) => ({
 const poor: Account = { id: `poor-${run}`, balance: 0 }
 
 const prepare = async (): Promise<void> => {
-  const created = async (url: string, body: object) => {
-    const response = await post(url, body)
-    if (response.status !== 201) throw new Error(`${url} answered ${response.status}: ${await response.text()}`)
-  }
+  const created = (url: string, thing: Account | Stocked, more: object = {}): Promise<void> =>
+    until(`${thing.id} at ${url}`, 120_000, async () => {
+      const response = await post(url, { ...thing, name: thing.id, ...more }, { "idempotency-key": thing.id })
+      const said = await response.text()
+      if (response.status === 201) return true
+      // a user whose account is not open yet: asked once more, the answer waits for it once more
+      if (response.status === 202) return false
+      throw new Hopeless(`${url} answered ${response.status}: ${said}`)
+    })
   await Promise.all([
-    ...[...products, soldOut].map((product) => created(`${productUrl}/products`, { ...product, name: product.id })),
-    ...[...users, poor].map((user) =>
-      created(`${userUrl}/users`, { ...user, name: user.id, email: `${user.id}@example.org` })
-    )
+    ...[...products, soldOut].map((product) => created(`${productUrl}/products`, product)),
+    ...[...users, poor].map((user) => created(`${userUrl}/users`, user, { email: `${user.id}@example.org` }))
   ])
 }
 
