@@ -212,9 +212,12 @@ export const persistently = async (send: () => Promise<Answer>): Promise<Answer>
 /** Makes the plan's products and users, and tells the carrier what it refuses. */
 export const prepare = async (stack: Stack, plan: Plan): Promise<void> => {
   const make = async (url: string, body: Stocked | Account, more: object): Promise<void> => {
-    const { status, body: said } = await persistently(() =>
-      post(url, { ...body, ...more, name: body.id }, { "idempotency-key": body.id })
-    )
+    const { status, body: said } = await persistently(async () => {
+      const answer = await post(url, { ...body, ...more, name: body.id }, { "idempotency-key": body.id })
+      // asked once more, the answer waits for the user's account once more
+      if (answer.status === 202) throw new Error("the account is not open yet")
+      return answer
+    })
     if (status !== 201) throw new Error(`${url} answered ${status} ${JSON.stringify(said)}`)
   }
   const shipments = stack.database("shipments")
