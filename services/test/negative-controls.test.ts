@@ -12,7 +12,7 @@ import { askedAgain } from "./tape.ts"
 import { expectExactlyOnce, quiet, readWorld, subscribers } from "./world.ts"
 
 setDefaultTimeout(300_000)
-useStack({ last: true })
+useStack()
 
 const orderCount = 40
 

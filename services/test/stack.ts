@@ -60,15 +60,15 @@ let current: { readonly stack: Promise<Stack>; readonly stop: () => Promise<void
 let users = 0
 let grace: Timer | undefined
 
-/** Has the stack for the tests of this file. The last file of all stops it itself; after any other one it lingers. */
-export const useStack = (options: { readonly last: boolean } = { last: false }): void => {
+/** Has the stack for the tests of this file. It lingers for the next one: which is the last, only the test runner knows. */
+export const useStack = (): void => {
   beforeAll(async () => {
     clearTimeout(grace)
     users++
     current ??= begin()
     await current.stack
   })
-  afterAll(async () => {
+  afterAll(() => {
     users--
     const ended = current
     if (users > 0 || ended === undefined) return
@@ -77,8 +77,7 @@ export const useStack = (options: { readonly last: boolean } = { last: false }):
       current = undefined
       await ended.stop()
     }
-    if (options.last) await stop()
-    else grace = setTimeout(() => void stop(), graceMs)
+    grace = setTimeout(() => void stop(), graceMs)
   })
 }
 
