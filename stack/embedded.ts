@@ -94,7 +94,11 @@ export const startEmbedded = Effect.fnUntraced(function* (
         const context = yield* Layer.build(Layer.merge(store, Layer.succeed(Broker, delivering)))
         running.set(name, yield* Service.launch(service, settings, { relay: true }).pipe(Effect.provide(context)))
       }).pipe(Scope.provide(scope))
-    }).pipe(Effect.mapError(failed))
+    }).pipe(
+      // what of it had begun before it failed must not go on
+      Effect.onError(() => stop(name)),
+      Effect.mapError(failed)
+    )
   const stop = (name: ServiceName) =>
     Effect.suspend(() => {
       const scope = scopes.get(name)

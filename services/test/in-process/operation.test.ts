@@ -99,6 +99,22 @@ describe("provisioning", () => {
   }
 })
 
+test("a service whose port is taken does not start, and starts once it is free", async () => {
+  const { hostname, port } = new URL(embedded.urls.get("shipment") ?? "")
+  await Effect.runPromise(embedded.stop("shipment"))
+  const other = Bun.serve({ hostname, port: Number(port), fetch: () => new Response() })
+  try {
+    const { message } = await Effect.runPromise(Effect.flip(embedded.start("shipment")))
+    expect(message).toContain(`can't listen on ${hostname}:${port}`)
+  } finally {
+    await other.stop(true)
+  }
+
+  await Effect.runPromise(embedded.start("shipment"))
+
+  expect((await send("GET", "shipment", "/health/ready")).status).toBe(200)
+})
+
 describe("a service's process", () => {
   const start = async (change: Readonly<Record<string, string>> = {}) => {
     const { host, port } = embedded.owner("orders")
