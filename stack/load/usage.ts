@@ -91,7 +91,8 @@ const familiesOf = (processes: ReadonlyArray<Entry>): ReadonlyArray<Stat & { pid
   })
 }
 
-const cpuSecondsOf = (processes: ReadonlyArray<Entry>): ReadonlyMap<string, number> => {
+/** Seconds of CPU by process. */
+export const cpuSecondsOf = (processes: ReadonlyArray<Entry>): ReadonlyMap<string, number> => {
   const seconds = new Map<string, number>()
   for (const { name, ticks } of familiesOf(processes)) add(seconds, name, ticks / ticksPerSecond)
   return seconds
