@@ -3,6 +3,9 @@
  * is that of its record: it is committed and published by then.
  */
 import { Kafka, logLevel } from "kafkajs"
+// for its guard against kafkajs' idle timers, which spin and warn of negative timeouts: see outbox/broker/kafka.ts
+import "oncebox"
+import { within } from "../wait.ts"
 
 export interface Outcome {
   readonly orderId: string
@@ -10,6 +13,8 @@ export interface Outcome {
   /** By the wall clock. */
   readonly atMs: number
 }
+
+const joinsWithinMs = 60_000
 
 export const outcomeTopic = "orders-events"
 
@@ -40,6 +45,6 @@ export const followOutcomes = async (
       }
     }
   })
-  await joined.promise
+  await within("joining the consumer group", joinsWithinMs, joined.promise)
   return () => consumer.disconnect()
 }

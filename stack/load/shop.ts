@@ -1,6 +1,6 @@
 /** What is ordered, what should come of it, and whether stock and money add up afterwards. */
 import { seeded } from "../../outbox/testing/simulation/choices.ts"
-import { text, until } from "../wait.ts"
+import { Hopeless, text, until } from "../wait.ts"
 
 /** Where the system answers. Orders go to its replicas in turn. */
 export interface Addresses {
@@ -48,20 +48,26 @@ export interface Shop {
 }
 
 const answersWithinMs = 60_000
+const createsWithinMs = 120_000
 const balancesWithinMs = 15_000
 
-const post = (url: string, body: object): Promise<Response> =>
+const post = (url: string, body: object, headers: Readonly<Record<string, string>> = {}): Promise<Response> =>
   fetch(url, {
     method: "POST",
-    headers: { "content-type": "application/json" },
+    headers: { "content-type": "application/json", ...headers },
     body: JSON.stringify(body),
     signal: AbortSignal.timeout(answersWithinMs)
   })
 
-const created = async (url: string, body: object): Promise<void> => {
-  const response = await post(url, body)
-  if (response.status !== 201) throw new Error(`${url} answered ${response.status}: ${await response.text()}`)
-}
+const created = (url: string, thing: Product | User, more: object = {}): Promise<void> =>
+  until(`${thing.id} at ${url}`, createsWithinMs, async () => {
+    const response = await post(url, { ...thing, name: thing.id, ...more }, { "idempotency-key": thing.id })
+    const said = await response.text()
+    if (response.status === 201) return true
+    // a user whose account is not open yet: asked once more, the answer waits for it once more
+    if (response.status === 202) return false
+    throw new Hopeless(`${url} answered ${response.status}: ${said}`)
+  })
 
 /** What our own service answers, in the form that its contract promises. */
 const read = async <A>(url: string): Promise<A> =>
@@ -94,10 +100,8 @@ export const makeShop = ({ at, seed, coordination, definition }: ShopOptions): S
     prepare: async () => {
       const { product, user } = at
       await Promise.all([
-        ...[...products, soldOut].map((one) => created(`${product}/products`, { ...one, name: one.id })),
-        ...[...users, poor].map((one) =>
-          created(`${user}/users`, { ...one, name: one.id, email: `${one.id}@example.org` })
-        )
+        ...[...products, soldOut].map((one) => created(`${product}/products`, one)),
+        ...[...users, poor].map((one) => created(`${user}/users`, one, { email: `${one.id}@example.org` }))
       ])
     },
     plan: () => {

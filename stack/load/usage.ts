@@ -1,6 +1,6 @@
 /**
- * What a system uses, measured from outside: CPU and memory of its processes and of all that they started, from /proc (Linux
- * only); WAL and commits, from Postgres; passes and what was decided in them, from the services' metrics.
+ * What a system uses, measured from outside: CPU and memory of its processes and of all that they started, from /proc, so on
+ * Linux only; WAL and commits, from Postgres; passes and what was decided in them, from the services' metrics.
  */
 import { readdirSync, readFileSync } from "node:fs"
 import type { Sql } from "oncebox"
@@ -74,6 +74,7 @@ const statOf = (pid: number): Stat | undefined => {
 
 /** Every living process that one of these started, or is, with the name of that one. */
 const familiesOf = (processes: ReadonlyArray<Entry>): ReadonlyArray<Stat & { pid: number; name: string }> => {
+  if (process.platform !== "linux") return []
   const stats = new Map(
     readdirSync("/proc")
       .filter((name) => /^\d+$/.test(name))
