@@ -58,7 +58,7 @@ export const startEmbedded = Effect.fnUntraced(function* (
   options: EmbeddedOptions
 ): Effect.fn.Return<Embedded, EmbeddedFailed, Scope.Scope> {
   const dir = resolve(options.dir)
-  const { port, passwords } = yield* database(dir)
+  const { port, passwords } = yield* startDatabase(dir)
   yield* attempt(() => provision({ host, port, passwords }))
 
   const broker = makeInProcess({ partitions: 6 })
@@ -135,7 +135,7 @@ const repeating = (broker: Broker["Service"], deliveries: number): Broker["Servi
 })
 
 /** A running Postgres, and the passwords of its roles. */
-const database = Effect.fnUntraced(function* (
+export const startDatabase = Effect.fnUntraced(function* (
   dir: string
 ): Effect.fn.Return<{ port: number; passwords: Passwords }, EmbeddedFailed, Scope.Scope> {
   const secrets = join(dir, "secrets")

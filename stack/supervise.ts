@@ -121,8 +121,13 @@ export const keepAlive = (running: Running, log: (line: string) => void): (() =>
   return () => released.resolve("released")
 }
 
+interface Where {
+  readonly postgres: Pick<EngineAddresses["postgres"], "host" | "port" | "secretsDir">
+  readonly kafka: EngineAddresses["kafka"]
+}
+
 /** What a service needs to know about the engines. */
-export const serviceEnv = (engines: RunningEngines, name: ServiceName): Env => ({
+export const serviceEnv = (engines: Where, name: ServiceName): Env => ({
   DATABASE_HOST: engines.postgres.host,
   DATABASE_PORT: String(engines.postgres.port),
   DATABASE_PASSWORD_FILE: join(engines.postgres.secretsDir, `${SERVICES[name].database}_password`),

@@ -1,0 +1,58 @@
+/**
+ * `bun run bench`: what the parts cost, in µs of CPU, compared with the saved baseline. Ends with 1 when something costs more
+ * than the baseline says by more than the margin.
+ *
+ *   --save         write the baseline anew
+ *   --margin M     such as 0.25, for a quarter (the default)
+ *   NAME ...       only these
+ */
+import { join } from "node:path"
+import { parseArgs } from "node:util"
+import { Effect } from "effect"
+import { runTool } from "../tool.ts"
+import { hopsIn } from "./hop.ts"
+import { inMemory } from "./in-memory.ts"
+import { compare, measure, type Result } from "./measure.ts"
+
+const usage = "usage: bun run bench [--save] [--margin 0.25] [NAME ...]"
+const baselineFile = join(import.meta.dirname, "baseline.json")
+const dir = join(import.meta.dirname, "..", "..", ".stack", "bench")
+
+const main = Effect.gen(function* () {
+  const { values, positionals: names } = parseArgs({
+    allowPositionals: true,
+    options: {
+      save: { type: "boolean", default: false },
+      margin: { type: "string", default: "0.25" },
+      help: { type: "boolean", default: false }
+    }
+  })
+  if (values.help) {
+    console.log(usage)
+    return 0
+  }
+  const wanted = (name: string) => names.length === 0 || names.includes(name)
+  const benches = [...inMemory, ...(yield* hopsIn(dir))].filter(({ name }) => wanted(name))
+  const baseline = (yield* Effect.promise(() => Bun.file(baselineFile).json())) as Readonly<Record<string, number>>
+  const results: Array<Result> = []
+  for (const bench of benches) {
+    const result = yield* Effect.promise(() => measure(bench))
+    results.push(result)
+    const known = baseline[result.name]
+    console.log(
+      `${result.name.padEnd(12)} ${result.microseconds.toFixed(1).padStart(8)} µs of CPU a ${result.unit}, ${result.ratio.toFixed(2)} of the reference${known === undefined ? "" : `, ${(result.ratio / known).toFixed(2)} of the baseline`}`
+    )
+  }
+  if (values.save) {
+    const ratios = results.map(({ name, ratio }) => [name, Number(ratio.toFixed(3))])
+    const saved = { ...baseline, ...Object.fromEntries(ratios) }
+    yield* Effect.promise(() => Bun.write(baselineFile, `${JSON.stringify(saved, null, 2)}\n`))
+    return 0
+  }
+  const worse = compare(results, baseline, Number(values.margin)).filter((verdict) => verdict.worse)
+  for (const { name, baseline: known, ratio } of worse)
+    console.log(`${name} costs ${ratio.toFixed(2)} of its reference, the baseline says ${known.toFixed(2)}`)
+  return worse.length > 0 ? 1 : 0
+})
+
+runTool(main)

@@ -1,0 +1,143 @@
+/**
+ * `bun run load`: orders, and what they cost.
+ *
+ *   --in-flight N      closed loop: N orders at any time (1024)
+ *   --rate R           open loop: R orders a second, Poisson arrivals; latency counts from the scheduled arrival
+ *   --seconds S        how long to measure (20), after --warm-up S seconds (10)
+ *   --seed N           what the mix of orders follows (1)
+ *   --coordination C   orchestration or choreography
+ *   --definition D     place-order or pay-first
+ *   --replicas N       of each service (1)
+ *   --embedded         everything in one process, without Kafka and Debezium
+ *   --hops             how long each message took to its topic and to its handler, too
+ *   --json             the result as one line of JSON
+ *   --dir FOLDER       the stack's folder
+ *
+ * Uses the stack that is up, or starts one. Ends with 1 when stock and money do not add up, or an order did not end as it should.
+ */
+import { join } from "node:path"
+import { parseArgs } from "node:util"
+import { topicNames } from "../../services/index.ts"
+import { text, within } from "../wait.ts"
+import { readHops } from "./hops.ts"
+import { Loops, type Load } from "./loops.ts"
+import { linesOf, reportOf } from "./report.ts"
+import { makeShop } from "./shop.ts"
+import { embeddedIn, stackIn, type Ends } from "./system.ts"
+import { readUsage, residentBytesOf } from "./usage.ts"
+
+const usage = `usage: bun run load [--in-flight N | --rate R] [--seconds S] [--warm-up S] [--seed N] [--coordination C]
+  [--definition D] [--replicas N] [--embedded] [--hops] [--json] [--dir FOLDER]`
+
+const coordinations = ["orchestration", "choreography"] as const
+const definitions = ["place-order", "pay-first"] as const
+
+const readOptions = () => {
+  const { values } = parseArgs({
+    options: {
+      "in-flight": { type: "string", default: "1024" },
+      rate: { type: "string" },
+      seconds: { type: "string", default: "20" },
+      "warm-up": { type: "string", default: "10" },
+      seed: { type: "string", default: "1" },
+      coordination: { type: "string", default: "orchestration" },
+      definition: { type: "string", default: "place-order" },
+      replicas: { type: "string", default: "1" },
+      embedded: { type: "boolean", default: false },
+      hops: { type: "boolean", default: false },
+      json: { type: "boolean", default: false },
+      help: { type: "boolean", default: false },
+      dir: { type: "string" }
+    }
+  })
+  const number = (name: "in-flight" | "rate" | "seconds" | "warm-up" | "seed" | "replicas", least: number): number => {
+    const value = Number(values[name])
+    if (!(value >= least)) throw new Error(`--${name} must be a number from ${least}, not ${values[name]}`)
+    return value
+  }
+  const oneOf = <A extends string>(name: "coordination" | "definition", all: ReadonlyArray<A>): A => {
+    const found = all.find((one) => one === values[name])
+    if (found === undefined) throw new Error(`--${name} must be one of ${all.join(", ")}, not ${values[name]}`)
+    return found
+  }
+  const load: Load =
+    values.rate === undefined ? { inFlight: number("in-flight", 1) } : { rate: number("rate", Number.MIN_VALUE) }
+  if (values.embedded && number("replicas", 1) > 1) throw new Error("--embedded has one replica of each service")
+  return {
+    ...values,
+    load,
+    seconds: number("seconds", 1),
+    warmUp: number("warm-up", 0),
+    seed: number("seed", 0),
+    replicas: number("replicas", 1),
+    coordination: oneOf("coordination", coordinations),
+    definition: oneOf("definition", definitions),
+    dir: values.dir ?? join(import.meta.dirname, "..", "..", ".stack", values.embedded ? "load" : "run")
+  }
+}
+type Options = ReturnType<typeof readOptions>
+
+/** How long the measured part lasts beyond what was asked for, at most: until the last order has ended. */
+const drainsWithinMs = 180_000
+
+const measure = async (options: Options, ends: Ends): Promise<number> => {
+  const { load, seconds, warmUp, dir, replicas } = options
+  const begunMs = performance.now()
+  const system = await (options.embedded ? embeddedIn(dir, ends) : stackIn(dir, replicas, ends))
+  const shop = makeShop({ ...options, at: system.at })
+  const loops = new Loops(shop)
+  ends.push(await system.follow(loops.ended))
+  await shop.prepare()
+  const first = await within("the first order", drainsWithinMs, loops.run({ inFlight: 1 }, 0.001))
+  if (first.approved + first.rejected === 0) throw new Error("the first order did not end")
+  const firstAfterMs = Math.round(performance.now() - begunMs)
+  if (warmUp > 0) await within("the warm-up", warmUp * 1_000 + drainsWithinMs, loops.run(load, warmUp))
+
+  const before = await readUsage(system)
+  const [startMs, ownBefore, sinceMs] = [performance.now(), process.cpuUsage(), Date.now()]
+  const tally = await within("the load", seconds * 1_000 + drainsWithinMs, loops.run(load, seconds))
+  const elapsed = (performance.now() - startMs) / 1_000
+  const own = process.cpuUsage(ownBefore)
+  const after = await readUsage(system)
+  const resident = residentBytesOf(system.processes)
+
+  const report = reportOf({
+    load,
+    seconds: elapsed,
+    tally,
+    before,
+    after,
+    ownCpu: (own.user + own.system) / 1e6,
+    resident,
+    hops: options.hops && system.broker !== undefined ? await readHops(system.broker, topicNames, sinceMs) : [],
+    errors: await shop.errors()
+  })
+  if (options.json) console.log(JSON.stringify({ ...report, firstAfterMs }))
+  else
+    for (const line of [`the first order had ended ${firstAfterMs} ms after the start`, ...linesOf(report)])
+      console.log(line)
+  return report.errors.length > 0 || tally.wrong > 0 || tally.failed > 0 ? 1 : 0
+}
+
+const main = async (): Promise<number> => {
+  const ends: Ends = []
+  try {
+    const options = readOptions()
+    if (options.help) {
+      console.log(usage)
+      return 0
+    }
+    const most = Number(process.env["BUN_CONFIG_MAX_HTTP_REQUESTS"] ?? 256)
+    if ((options.load.inFlight ?? 0) > most)
+      throw new Error(`Bun's fetch allows ${most} requests at a time: set BUN_CONFIG_MAX_HTTP_REQUESTS`)
+    return await measure(options, ends)
+  } catch (error) {
+    console.error(text(error))
+    console.error(usage)
+    return 2
+  } finally {
+    for (const end of ends.reverse()) await Promise.resolve(end()).catch((error) => console.error(text(error)))
+  }
+}
+
+process.exit(await main())

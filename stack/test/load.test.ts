@@ -1,0 +1,142 @@
+/** The load tool's own arithmetic: what it counts, from when, and what it makes of it. */
+import { expect, test } from "bun:test"
+import { hopsOf } from "../load/hops.ts"
+import { Loops } from "../load/loops.ts"
+import { linesOf, percentilesOf, reportOf, type Measured } from "../load/report.ts"
+import type { Planned, Shop } from "../load/shop.ts"
+
+const order: Planned = {
+  body: {},
+  approved: true,
+  product: { id: "p", price: 1, quantity: 1 },
+  user: { id: "u", balance: 1 }
+}
+
+/** A shop whose orders end at once, `aheadMs` after they were placed; every third one wrongly. */
+const shopOf = (aheadMs: number) => {
+  let placed = 0
+  let open = 0
+  const seen = { most: 0, approved: 0 }
+  const shop: Shop = {
+    prepare: async () => {},
+    plan: () => order,
+    place: async () => {
+      const id = String(placed++)
+      seen.most = Math.max(seen.most, ++open)
+      const end = () => {
+        open--
+        loops.ended({ orderId: id, approved: Number(id) % 3 !== 2, atMs: Date.now() + aheadMs })
+      }
+      // half of the outcomes overtake the answer
+      if (Number(id) % 2 === 0) end()
+      else setImmediate(end)
+      return id
+    },
+    approved: () => void seen.approved++,
+    errors: async () => [],
+    random: () => 0.5
+  }
+  const loops = new Loops(shop)
+  return { loops, shop, seen, placed: () => placed }
+}
+
+test("a closed loop keeps so many orders in flight, and counts each as it ended", async () => {
+  const { loops, seen, placed } = shopOf(0)
+  const tally = await loops.run({ inFlight: 7 }, 0.05)
+  expect(seen.most).toBeLessThanOrEqual(7)
+  expect(seen.most).toBe(7)
+  expect(tally.latencies.length).toBe(placed())
+  expect(tally.approved + tally.rejected).toBe(placed())
+  expect(tally.rejected).toBe(Math.floor(placed() / 3))
+  expect(tally.wrong).toBe(tally.rejected)
+  expect(seen.approved).toBe(tally.approved)
+})
+
+test("an open loop counts from the schedule, not from when it got round to placing", async () => {
+  const { loops } = shopOf(0)
+  const stalled = 200
+  // the event loop stands still while orders fall due
+  setTimeout(() => Bun.sleepSync(stalled), 20)
+  const tally = await loops.run({ rate: 200 }, 0.3)
+  expect(tally.late).toBeGreaterThan(stalled / 2)
+  expect(Math.max(...tally.latencies)).toBeGreaterThan(stalled / 2)
+  expect(tally.latencies.length).toBeGreaterThan(40)
+})
+
+test("an order that is refused is counted as failed", async () => {
+  const { shop } = shopOf(0)
+  const refusing = { ...shop, place: () => Promise.reject(new Error("refused")) }
+  const tally = await new Loops(refusing).run({ rate: 100 }, 0.02)
+  expect(tally.failed).toBeGreaterThan(0)
+  expect(tally.latencies).toEqual([])
+})
+
+test("percentiles are by nearest rank", () => {
+  expect(percentilesOf(Array.from({ length: 200 }, (_, n) => 200 - n))).toEqual({
+    p50: 100,
+    p95: 190,
+    p99: 198,
+    max: 200
+  })
+  expect(percentilesOf([3])).toEqual({ p50: 3, p95: 3, p99: 3, max: 3 })
+  expect(percentilesOf([]).p50).toBeNaN()
+})
+
+test("a hop goes from the message to the one that it caused", () => {
+  const record = (id: string, type: string, causation: string | undefined, writtenMs: number, onTopicMs: number) => ({
+    id,
+    type,
+    causation,
+    writtenMs,
+    onTopicMs
+  })
+  const hops = hopsOf([
+    record("1", "Asked", undefined, 100, 105),
+    record("2", "Done", "1", 112, 120),
+    record("3", "Done", "gone", 200, 203)
+  ])
+  expect(hops).toEqual([
+    { type: "Asked", toTopicMs: [5], toHandlerMs: [7] },
+    { type: "Done", toTopicMs: [8, 3], toHandlerMs: [] }
+  ])
+})
+
+test("a report tells what was used between the two looks, by saga", () => {
+  const look = (cpu: number, wal: number, commits: number, passes: number, decided: number) => ({
+    cpu: new Map([
+      ["order", cpu],
+      ["postgres", 2 * cpu]
+    ]),
+    wal,
+    commits,
+    work: new Map([["order", { passes, decided, skipped: decided }]])
+  })
+  const measured: Measured = {
+    load: { inFlight: 8 },
+    seconds: 2,
+    tally: { latencies: [10, 20, 30, 40], approved: 3, rejected: 1, wrong: 0, failed: 0, late: 0 },
+    before: look(1, 1_000, 10, 5, 50),
+    after: look(1.5, 9_000, 14, 7, 90),
+    ownCpu: 0.1,
+    resident: new Map([["order", 3 * 2 ** 20]]),
+    hops: [{ type: "Asked", toTopicMs: [5], toHandlerMs: [7] }],
+    errors: []
+  }
+  const report = reportOf(measured)
+  expect(report).toMatchObject({
+    sagas: 4,
+    sagasPerSecond: 2,
+    cpuSecondsPer1000: { order: 125, postgres: 250 },
+    allCpuSecondsPer1000: 375,
+    ownCpuSecondsPer1000: 25,
+    walBytesPerSaga: 2_000,
+    commitsPerSaga: 1,
+    work: { order: { passes: 2, decided: 40, skipped: 40, batch: 20 } },
+    allResidentMiB: 3
+  })
+  const lines = linesOf(report)
+  expect(lines[0]).toBe("8 in flight: 2 sagas/s over 2 s (3 approved, 1 rejected, 0 wrong, 0 failed)")
+  expect(lines).toContain("Asked        1     5 / 5 / 5 / 5       7 / 7 / 7 / 7")
+  expect(lines.at(-1)).toBe("stock and money add up")
+  expect(linesOf({ ...report, errors: ["stock of p is 1, expected 2 (late)"] }).at(-2)).toBe("STOCK OR MONEY IS WRONG:")
+})
