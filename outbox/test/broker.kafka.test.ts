@@ -24,7 +24,7 @@ import {
   type World
 } from "./broker-suite.ts"
 import { bank, Deposit, record } from "./bank.ts"
-import { Broker } from "../broker/broker.ts"
+import { Broker, BrokerError } from "../broker/broker.ts"
 import { layerKafka, Topics } from "../broker/kafka.ts"
 import { layerKafkaOffsets } from "../broker/kafka-offsets.ts"
 import { Offsets } from "../broker/offsets.ts"
@@ -194,6 +194,23 @@ effectTest("a consumer goes on after its broker was killed and started again", (
     }
 
     expect([5, 6, 7, 8, 9].every((value) => values.has(value))).toBe(true)
+  })
+)
+
+effectTest("a broker that is away answers no question about positions, and answers the next one when it is back", () =>
+  Effect.gen(function* () {
+    const topic = yield* Effect.promise(world.topic)
+    yield* world.broker.publish(numbered(topic, 5))
+    const context = yield* Layer.build(layerKafkaOffsets({ brokers, clientId: "test" }))
+    const offsets = yield* Effect.provideContext(Offsets, context)
+    yield* Effect.promise(() => kafka.kill())
+
+    const away = yield* Effect.flip(offsets.extents([topic]))
+    yield* Effect.promise(() => kafka.restart())
+    const extents = yield* offsets.extents([topic]).pipe(Effect.retry({ times: 5 }))
+
+    expect(away).toBeInstanceOf(BrokerError)
+    expect([...extents.values()].reduce((records, { end }) => records + end, 0n)).toBe(5n)
   })
 )
 
