@@ -22,6 +22,7 @@ import {
   Broker,
   BrokerError,
   type BrokerRecord,
+  type Outbound,
   type SubscribeOptions,
   type Subscription,
   type TakeLimit
@@ -46,6 +47,9 @@ const defaultSessionTimeoutMs = 15_000
 /** The buffer's bound: fetching pauses above it. One fetch may go over it by what it brings. */
 const bufferedBytes = 8_388_608
 const bufferedMessages = 8_192
+
+/** Below a topic's `max.message.bytes` of 1 MiB, which counts what is sent for a partition at once. */
+const batchBytes = 900_000
 
 /** How often offsets are committed: a crash brings back what was processed since, and the inbox drops it. */
 const commitEvery = "250 millis"
@@ -96,29 +100,54 @@ export const layerKafka = (options: KafkaOptions): Layer.Layer<Broker> =>
       return Broker.of({
         subscribe: (how) => subscribe(kafka, options, how),
         publish: (records) =>
-          Effect.tryPromise({
-            try: async () => {
-              const byTopic = Map.groupBy(records, (record) => record.topic)
-              const topicMessages = [...byTopic].map(([topic, messages]) => ({
-                topic,
-                messages: messages.map(({ key, value, headers }) => ({
-                  key,
-                  value: typeof value === "string" ? value : Buffer.from(value),
-                  headers: { ...headers }
-                }))
-              }))
-              await (await producer()).sendBatch({ acks: -1, compression: CompressionTypes.None, topicMessages })
-            },
-            catch: failed("publish")
-          }).pipe(
-            Effect.timeoutOrElse({
-              duration: "30 seconds",
-              orElse: () => Effect.fail(new BrokerError({ message: "publish: the broker did not answer in time" }))
-            })
+          Effect.forEach(
+            batchesOf(records),
+            (batch) =>
+              Effect.tryPromise({
+                try: async () => {
+                  const topicMessages = [...Map.groupBy(batch, ({ topic }) => topic)].map(([topic, messages]) => ({
+                    topic,
+                    messages: messages.map(({ key, value, headers }) => ({
+                      key,
+                      value: typeof value === "string" ? value : Buffer.from(value),
+                      headers: { ...headers }
+                    }))
+                  }))
+                  await (await producer()).sendBatch({ acks: -1, compression: CompressionTypes.None, topicMessages })
+                },
+                catch: failed("publish")
+              }).pipe(
+                Effect.timeoutOrElse({
+                  duration: "30 seconds",
+                  orElse: () => Effect.fail(new BrokerError({ message: "publish: the broker did not answer in time" }))
+                })
+              ),
+            { discard: true }
           )
       })
     })
   )
+
+/** Records in their order, as many at once as all may lie on one partition: a broker takes what it is sent for one as a whole. */
+const batchesOf = (records: ReadonlyArray<Outbound>): ReadonlyArray<ReadonlyArray<Outbound>> => {
+  const batches: Array<Array<Outbound>> = []
+  let room = 0
+  for (const record of records) {
+    const size = publishedSizeOf(record)
+    if (batches.length === 0 || room < size) {
+      batches.push([])
+      room = batchBytes
+    }
+    batches.at(-1)?.push(record)
+    room -= size
+  }
+  return batches
+}
+
+const publishedSizeOf = ({ key, value, headers }: Outbound): number => {
+  const texts: ReadonlyArray<string> = [key, ...Object.entries(headers).flat()]
+  return texts.reduce((bytes, text) => bytes + Buffer.byteLength(text) + 5, Buffer.byteLength(value) + 64)
+}
 
 /** Gives every partition to one member of the group; the others stand by. */
 const allToOne: PartitionAssigner = ({ cluster }) => ({
