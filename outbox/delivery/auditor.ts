@@ -368,11 +368,21 @@ const publishDue = Effect.fnUntraced(function* (audit: Audit, outbox: Outbox): E
       // to the microsecond, as Debezium has it
       return { ...record, headers: { ...record.headers, ce_time: createdAt } }
     })
-    if (records.length > 0) {
-      yield* audit.publish(records)
-      outbox.republished += records.length
-      yield* Effect.logWarning(`audit of ${audited.name}: ${records.length} messages were not seen, published again`)
-    }
+    // a topic that takes nothing must not keep back what is for others
+    const refused = yield* Effect.forEach(Map.groupBy(records, ({ topic }) => topic).values(), (own) =>
+      Effect.matchEffect(audit.publish(own), {
+        onFailure: (error) => Effect.succeed([error]),
+        onSuccess: () => {
+          outbox.republished += own.length
+          return Effect.as(
+            Effect.logWarning(`audit of ${audited.name}: ${own.length} messages were not seen, published again`),
+            []
+          )
+        }
+      })
+    )
+    const [first] = refused.flat()
+    if (first !== undefined) return yield* first
     if (due.length < publishedAtOnce) return
   }
 })
