@@ -13,6 +13,7 @@
 import { join } from "node:path"
 import { parseArgs } from "node:util"
 import { Kafka, logLevel } from "kafkajs"
+import { random } from "oncebox/testing"
 import { readLedger, lives } from "./ledger.ts"
 import { readPorts } from "./engines.ts"
 import { cpuSecondsOf } from "./cpu.ts"
@@ -37,13 +38,6 @@ const orderUrl = "http://127.0.0.1:8002"
 const productUrl = "http://127.0.0.1:8001"
 const userUrl = "http://127.0.0.1:8000"
 
-/** A generator of numbers in [0, 1) that a seed determines (mulberry32). */
-const random = (seed: number) => () => {
-  seed = (seed + 0x6d2b79f5) | 0
-  let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
-  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-  return ((t ^ (t >>> 14)) >>> 0) / 4294967296
-}
 const next = random(Number(values.seed))
 
 const post = async (url: string, body: object, headers: Record<string, string> = {}): Promise<Response> =>
