@@ -138,7 +138,9 @@ const late = <T extends Tables>(what: string, { participant, step, command, ...k
 
       expect([said(asked.send), plain(asked.call)]).toEqual([[], []])
       expect(own(asked)).toEqual(own(decideWith(participant, rows)))
-      expect(asked.rows["delayed_commands"]).toMatchObject([{ due_at: new Date(decidedAt.getTime() + delay_ms) }])
+      expect(asked.rows["delayed_commands"]?.map((row) => "due_at" in row && row.due_at)).toEqual([
+        new Date(decidedAt.getTime() + delay_ms)
+      ])
       expect(said(over.send)).toEqual(said(atOnce.send))
       expect(over.call).toHaveLength(atOnce.call?.length ?? 0)
       expect(own(over)).toEqual(own(atOnce))
