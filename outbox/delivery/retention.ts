@@ -11,7 +11,7 @@ import { Offsets, type ByPartition, type Extent } from "../broker/offsets.ts"
 import type { Sql } from "../store/connection.ts"
 import { Pool } from "../store/pool.ts"
 import type { StoreUnavailable } from "../store/store.ts"
-import type { Audited } from "./auditor.ts"
+import type { Audited } from "./audit-look.ts"
 
 export interface RetentionOptions {
   readonly outboxes: ReadonlyArray<Audited>
