@@ -61,7 +61,7 @@ export const layerKafka = (options: KafkaOptions): Layer.Layer<Broker> =>
       const kafka = kafkaOf(options)
       let connecting: Promise<Producer> | undefined
       yield* Effect.addFinalizer(() =>
-        Effect.promise(async () => {
+        Effect.tryPromise(async () => {
           if (connecting !== undefined) await (await connecting).disconnect()
         }).pipe(Effect.timeout("5 seconds"), Effect.ignore)
       )
@@ -179,7 +179,7 @@ const subscribe = (
       buffer
         .commit()
         .pipe(
-          Effect.andThen(Effect.promise(() => consumer.disconnect())),
+          Effect.andThen(Effect.tryPromise(() => consumer.disconnect())),
           Effect.timeout("8 seconds"),
           Effect.ignore
         )
@@ -237,6 +237,6 @@ export const Topics = {
             orElse: () => Effect.fail(new BrokerError({ message: "create topics: no answer in time" }))
           })
         ),
-      (admin) => Effect.promise(() => admin.disconnect()).pipe(Effect.timeout("5 seconds"), Effect.ignore)
+      (admin) => Effect.tryPromise(() => admin.disconnect()).pipe(Effect.timeout("5 seconds"), Effect.ignore)
     )
 }
