@@ -3,7 +3,7 @@
  *
  * A decision is given the rows that its `touches` named and the message; it answers with the rows to leave
  * behind, the messages to send and, for a request, the reply. It does no I/O, reads no clock and draws no
- * random number: what it needs of those is in its context. The pass (`pass.ts`) does the rest in one transaction.
+ * random number: what it needs of those is in its context. The pass (`pass/pass.ts`) does the rest in one transaction.
  */
 import type { Call, Called, OutgoingCall } from "./calls/call.ts"
 import type { AnyCall } from "./calls/caller.ts"

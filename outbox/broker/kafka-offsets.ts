@@ -12,30 +12,33 @@ export const layerKafkaOffsets = (options: KafkaOptions): Layer.Layer<Offsets> =
     Offsets,
     Effect.gen(function* () {
       let connecting: Promise<Admin> | undefined
-      const close = Effect.promise(async () => {
-        const admin = connecting
-        connecting = undefined
-        if (admin !== undefined) await (await admin).disconnect()
-      }).pipe(Effect.timeout("5 seconds"), Effect.ignore)
-      yield* Effect.addFinalizer(() => close)
-      const connected = (): Promise<Admin> =>
-        (connecting ??= (async () => {
-          const admin = kafkaOf(options).admin()
-          await admin.connect()
-          return admin
-        })())
+      const connect = async (): Promise<Admin> => {
+        const admin = kafkaOf(options).admin()
+        await admin.connect()
+        return admin
+      }
+      /** Gives a connection up, unless it was never made; the next question makes another one. */
+      const close = (connection: Promise<Admin>) =>
+        Effect.tryPromise(async () => {
+          if (connecting === connection) connecting = undefined
+          await (await connection).disconnect()
+        }).pipe(Effect.timeout("5 seconds"), Effect.ignore)
+      yield* Effect.addFinalizer(() => (connecting === undefined ? Effect.void : close(connecting)))
       const ask = <A>(doing: string, question: (admin: Admin) => Promise<A>) =>
-        Effect.tryPromise({
-          try: async () => question(await connected()),
-          catch: (cause) => new BrokerError({ message: `${doing}: ${String(cause)}`, cause })
-        }).pipe(
-          Effect.timeoutOrElse({
-            duration: within,
-            orElse: () => Effect.fail(new BrokerError({ message: `${doing}: no answer in time` }))
-          }),
-          // a connection that failed once may never do better
-          Effect.tapError(() => close)
-        )
+        Effect.suspend(() => {
+          const connection = (connecting ??= connect())
+          return Effect.tryPromise({
+            try: async () => question(await connection),
+            catch: (cause) => new BrokerError({ message: `${doing}: ${String(cause)}`, cause })
+          }).pipe(
+            Effect.timeoutOrElse({
+              duration: within,
+              orElse: () => Effect.fail(new BrokerError({ message: `${doing}: no answer in time` }))
+            }),
+            // a connection that failed once, or that nobody waits for any more, may never do better
+            Effect.onError(() => close(connection))
+          )
+        })
       return Offsets.of({
         extents: (topics) =>
           ask("ends of topics", async (admin) => {

@@ -93,7 +93,7 @@ export const Call = {
 }
 
 /** What the other side knows the call by: the same for each attempt. */
-export const callId = (kind: string, key: string): string => `${kind}:${key}`
+const callId = (kind: string, key: string): string => `${kind}:${key}`
 
 /** A call ready for its table. Throws when its request breaks the contract, or nothing is decided on its result. */
 export const sealCall = (

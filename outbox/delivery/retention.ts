@@ -11,7 +11,7 @@ import { Offsets, type ByPartition, type Extent } from "../broker/offsets.ts"
 import type { Sql } from "../store/connection.ts"
 import { Pool } from "../store/pool.ts"
 import type { StoreUnavailable } from "../store/store.ts"
-import type { Audited } from "./auditor.ts"
+import type { Audited } from "./audit-look.ts"
 
 export interface RetentionOptions {
   readonly outboxes: ReadonlyArray<Audited>
@@ -38,7 +38,12 @@ interface Outbox {
   readonly name: string
   readonly pool: Pool
   dropped: number
+  /** Slots that are old enough, why they are still there, and where the topics ended when they were first found to be done with. */
+  readonly held: Map<number, { readonly ends: ByPartition<Extent>; readonly reason: string }>
 }
+
+/** Before a slot is dropped its rows are counted, all of a day's. Nobody waits for that: the slot is too old to be written. */
+const counting = { transactionMs: 300_000, answerMs: 315_000 }
 
 /** Looks for what may go for as long as the scope is open. */
 export const startRetention = (
@@ -49,7 +54,13 @@ export const startRetention = (
     const keepMs = Duration.toMillis(Duration.fromInputUnsafe(options.keep))
     const outboxes = yield* Effect.forEach(options.outboxes, ({ name, database }) =>
       Effect.acquireRelease(
-        Effect.sync((): Outbox => ({ name, pool: new Pool(database, { name: "retention", max: 1 }), dropped: 0 })),
+        Effect.sync((): Outbox => {
+          const pool = new Pool(
+            { ...database, bounds: { ...database.bounds, ...counting } },
+            { name: "retention", max: 1 }
+          )
+          return { name, pool, dropped: 0, held: new Map() }
+        }),
         ({ pool }) => Effect.promise(() => pool.close())
       )
     )
@@ -61,10 +72,6 @@ export const startRetention = (
       if (message !== undefined) return yield* new RetentionRefused({ message })
     }
 
-    /** Where the topics ended when a slot was first found to be done with. */
-    const ends = new Map<string, ByPartition<Extent>>()
-    const held = new Map<string, string>()
-
     /** Who has yet to read what lay on the topics then. */
     const behind = Effect.fnUntraced(function* (then: ByPartition<Extent>) {
       const late = yield* Effect.forEach(options.consumers, ({ group, topics }) =>
@@ -75,19 +82,18 @@ export const startRetention = (
     const dropSlots = Effect.fnUntraced(function* (
       outbox: Outbox
     ): Effect.fn.Return<void, BrokerError | StoreUnavailable> {
-      for (const slot of yield* outbox.pool.use((sql) => slotsBefore(sql, keepMs))) {
-        const key = `${outbox.name}/${slot}`
-        const then = ends.get(key) ?? (yield* offsets.extents(topics))
-        ends.set(key, then)
-        const late = yield* behind(then)
+      const { pool, held } = outbox
+      const slots = yield* pool.use((sql) => slotsBefore(sql, keepMs))
+      // another process may have dropped some
+      for (const slot of held.keys()) if (!slots.includes(slot)) held.delete(slot)
+      for (const slot of slots) {
+        const ends = held.get(slot)?.ends ?? (yield* offsets.extents(topics))
+        const late = yield* behind(ends)
         const reason =
-          late.length > 0
-            ? `not read yet by ${late.join(", ")}`
-            : yield* outbox.pool.use((sql) => dropSlot(sql, slot, keepMs))
-        if (reason !== null) held.set(key, reason)
+          late.length > 0 ? `not read yet by ${late.join(", ")}` : yield* pool.use((sql) => dropSlot(sql, slot, keepMs))
+        if (reason !== null) held.set(slot, { ends, reason })
         else {
-          held.delete(key)
-          ends.delete(key)
+          held.delete(slot)
           outbox.dropped++
         }
       }
@@ -98,14 +104,21 @@ export const startRetention = (
       (outbox) =>
         dropSlots(outbox).pipe(
           // somebody holds a partition's lock, or the database or the broker is away: later, then
-          Effect.catch((error) => Effect.logWarning(`retention of ${outbox.name}: ${error.message}`))
+          Effect.catch((error) => Effect.logWarning(`retention of ${outbox.name}: ${error.message}`)),
+          // a bug must not end the loop, which nobody waits for
+          Effect.catchDefect((defect) => Effect.logError(`retention of ${outbox.name}: ${String(defect)}`))
         ),
       { discard: true }
     )
     yield* look.pipe(Effect.repeat(Schedule.spaced(options.every ?? "1 minute")), Effect.forkScoped)
     return {
       dropped: () => new Map(outboxes.map(({ name, dropped }) => [name, dropped])),
-      held: () => held
+      held: () =>
+        new Map(
+          outboxes.flatMap(({ name, held }) =>
+            [...held].map(([slot, { reason }]) => [`${name}/${slot}`, reason] as const)
+          )
+        )
     }
   })
 

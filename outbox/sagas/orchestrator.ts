@@ -10,7 +10,7 @@
  * are put aside and looked at again.
  */
 import { decodePlain, type AnyContract, type Contract } from "../message.ts"
-import { OtherBuild, Participant, type Context, type Decision } from "../participant.ts"
+import { OtherBuild, Participant, type Cause, type Context, type Decision, type Handler } from "../participant.ts"
 import { advance, decisionOf, type SagaInput } from "./advance.ts"
 import { nameOf, registryOf, type SagaDefinition } from "./definition.ts"
 import { begun, Saga, type SagaStart } from "./saga.ts"
@@ -29,22 +29,38 @@ const mostLooks = 20
 const make = (
   name: string,
   definitions: ReadonlyArray<SagaDefinition>,
-  options: { readonly starts: ReadonlyArray<SagaStart> }
+  { starts }: { readonly starts: ReadonlyArray<SagaStart> }
 ): Participant<SagaTables> => {
+  const stranger = starts.find((start) => !definitions.includes(start.definition))
+  if (stranger !== undefined)
+    throw new Error(`${name} starts ${stranger.definition.name}, which is none of its definitions`)
+  const steps = stepsOf(name, definitions)
+  const contracts = contractsOf(definitions, starts)
+  return [...contracts].reduce(
+    // The payload goes to the step of this very contract.
+    (participant, contract) => participant.on(contract as unknown as Contract<object>, told(contract, steps, starts)),
+    dueRows(name, contracts, steps)
+  )
+}
+
+/** How this build's sagas go on. */
+interface Steps {
+  readonly step: (saga: SagaRow, input: SagaInput, context: Context) => Decision<SagaTables, never>
+  /** Whether the saga goes on, and on a version that this build does not have. */
+  readonly isOfOtherBuild: (saga: SagaRow) => boolean
+  /** Throws when the saga is another build's. */
+  readonly mustBeOurs: (saga: SagaRow) => void
+  /** Whether choreographed sagas are watched. */
+  readonly watches: boolean
+}
+
+const stepsOf = (name: string, definitions: ReadonlyArray<SagaDefinition>): Steps => {
   const known = registryOf(name, definitions)
   const definitionOf = (saga: SagaRow): SagaDefinition => {
     const found = known(saga)
     if (found !== undefined) return found
     const version = nameOf(saga.definition, saga.version)
     throw new OtherBuild(`saga ${saga.id} runs on ${version}, which this build does not have`)
-  }
-  const isOfOtherBuild = (saga: SagaRow): boolean => !hasEnded(saga) && known(saga) === undefined
-  const stranger = options.starts.find((start) => !definitions.includes(start.definition))
-  if (stranger !== undefined)
-    throw new Error(`${name} starts ${stranger.definition.name}, which is none of its definitions`)
-  const step = (saga: SagaRow, input: SagaInput, context: Context): Decision<SagaTables, never> => {
-    const next = saga.coordination === "orchestration" ? asked(saga, input, context) : watched(saga, input, context)
-    return next === undefined ? {} : decisionOf(next)
   }
   // the definition of a saga that has ended may be gone from this build
   const asked = (saga: SagaRow, input: SagaInput, context: Context) =>
@@ -53,27 +69,52 @@ const make = (
     if (input === "deadline") return hasEnded(saga) ? undefined : overdue(definitionOf(saga), saga, context)
     return hasEnded(saga) ? noted(saga, input.contract, context) : observe(definitionOf(saga), saga, input, context)
   }
-  const contracts = new Set<AnyContract>(options.starts.map((start) => start.on))
+  return {
+    step: (saga, input, context) => {
+      const next = saga.coordination === "orchestration" ? asked(saga, input, context) : watched(saga, input, context)
+      return next === undefined ? {} : decisionOf(next)
+    },
+    isOfOtherBuild: (saga) => !hasEnded(saga) && known(saga) === undefined,
+    mustBeOurs: (saga) => {
+      if (!hasEnded(saga)) definitionOf(saga)
+    },
+    watches: definitions.some(({ stalled }) => stalled !== undefined)
+  }
+}
+
+/** All messages that sagas of these definitions are told of. */
+const contractsOf = (
+  definitions: ReadonlyArray<SagaDefinition>,
+  starts: ReadonlyArray<SagaStart>
+): ReadonlySet<AnyContract> => {
+  const contracts = new Set<AnyContract>(starts.map((start) => start.on))
   for (const { steps, cancelledBy } of definitions) {
     if (cancelledBy !== undefined) contracts.add(cancelledBy)
     for (const { success, failure, undo } of steps) {
       for (const contract of [success, failure, undo?.done]) if (contract !== undefined) contracts.add(contract)
     }
   }
-  const watches = definitions.some(({ stalled }) => stalled !== undefined)
-  const isStart = (contract: AnyContract): boolean => options.starts.some(({ on }) => on === contract)
+  return contracts
+}
+
+/** The participant as far as it decides rows that are due: deadlines, and messages that were put aside. */
+const dueRows = (
+  name: string,
+  contracts: ReadonlySet<AnyContract>,
+  { step, mustBeOurs }: Steps
+): Participant<SagaTables> => {
   const contractOf = ({ topic, type }: SagaHandover): AnyContract | undefined =>
     [...contracts].find((one) => one.topic.name === topic && one.type === type)
   /** Decides what was put aside as the message that it was. */
   const afterAll = (saga: SagaRow | undefined, aside: SagaHandover, context: Context): Decision<SagaTables, never> => {
-    if (saga !== undefined && !hasEnded(saga)) definitionOf(saga)
+    if (saga !== undefined) mustBeOurs(saga)
     const contract = contractOf(aside)
     if (saga === undefined || contract === undefined) return {}
     const payload = decodePlain(contract.type, contract.schema, aside.payload)
     const cause = { id: aside.message_id, type: aside.type, correlation: saga.id }
     return step(saga, { contract, payload }, { ...context, ...cause })
   }
-  const empty: Participant<SagaTables> = Participant.make(name, Saga.tables)
+  return Participant.make(name, Saga.tables)
     .due("sagas", {
       decide: (_rows, saga, context) =>
         saga.deadline !== null && saga.deadline > context.now
@@ -96,46 +137,50 @@ const make = (
         return { ...decision, put: { ...decision.put, saga_early: [{ ...early, due_at: null }] } }
       }
     })
-  return [...contracts].reduce(
-    (participant, contract) =>
-      // The payload goes to the step of this very contract.
-      participant.on(contract as unknown as Contract<object>, {
-        touches: {
-          sagas: (_payload, _rows, cause) => (cause.correlation === null ? [] : [cause.correlation]),
-          saga_handovers: (_payload, rows, cause) => {
-            const saga = cause.correlation === null ? undefined : rows.sagas.get(cause.correlation)
-            return saga !== undefined && isOfOtherBuild(saga) ? [cause.id] : []
-          },
-          saga_early: (_payload, rows, cause) => {
-            const isEarly = watches && cause.coordination === "choreography" && !isStart(contract)
-            return isEarly && cause.correlation !== null && rows.sagas.get(cause.correlation) === undefined
-              ? [cause.id]
-              : []
-          }
-        },
-        decide: (rows, payload, context) => {
-          if (context.correlation === null) return {}
-          const input = { contract, payload }
-          const saga = rows.sagas.get(context.correlation)
-          if (saga !== undefined && isOfOtherBuild(saga))
-            return { put: { saga_handovers: [asideOf(saga.id, input, context)] } }
-          if (saga !== undefined) return step(saga, input, context)
-          if (watches && context.coordination === "choreography" && !isStart(contract)) {
-            const early = { ...asideOf(context.correlation, input, context), attempt: 0 }
-            return { put: { saga_early: [lookedAt(early, context.now)] } }
-          }
-          const start = options.starts.find(({ on, when }) => on === contract && (when?.(payload) ?? true))
-          if (start === undefined) return {}
-          const { definition, after } = start
-          const data = start.data(payload)
-          if (context.coordination === "orchestration")
-            return Saga.start(definition, context.correlation, data, context, after)
-          if (definition.stalled === undefined) return {}
-          return step(begun(definition, context.correlation, data, context), input, context)
-        }
-      }),
-    empty
-  )
+}
+
+/** The decision on a message: it goes to its saga, starts one, or is put aside. */
+const told = (
+  contract: AnyContract,
+  { step, isOfOtherBuild, watches }: Steps,
+  starts: ReadonlyArray<SagaStart>
+): Handler<SagaTables, object, void> => {
+  const isStart = starts.some(({ on }) => on === contract)
+  /** Whether it tells of a choreographed saga whose beginning is yet to be heard of. */
+  const isEarly = ({ coordination }: Cause): boolean => watches && coordination === "choreography" && !isStart
+  return {
+    touches: {
+      sagas: (_payload, _rows, { correlation }) => (correlation === null ? [] : [correlation]),
+      saga_handovers: (_payload, rows, { id, correlation }) => {
+        const saga = correlation === null ? undefined : rows.sagas.get(correlation)
+        return saga !== undefined && isOfOtherBuild(saga) ? [id] : []
+      },
+      saga_early: (_payload, rows, cause) =>
+        isEarly(cause) && cause.correlation !== null && rows.sagas.get(cause.correlation) === undefined
+          ? [cause.id]
+          : []
+    },
+    decide: (rows, payload, context) => {
+      const { correlation } = context
+      if (correlation === null) return {}
+      const input = { contract, payload }
+      const saga = rows.sagas.get(correlation)
+      if (saga !== undefined && isOfOtherBuild(saga))
+        return { put: { saga_handovers: [asideOf(saga.id, input, context)] } }
+      if (saga !== undefined) return step(saga, input, context)
+      if (isEarly(context)) {
+        const early = { ...asideOf(correlation, input, context), attempt: 0 }
+        return { put: { saga_early: [lookedAt(early, context.now)] } }
+      }
+      const start = starts.find(({ on, when }) => on === contract && (when?.(payload) ?? true))
+      if (start === undefined) return {}
+      const { definition, after } = start
+      const data = start.data(payload)
+      if (context.coordination === "orchestration") return Saga.start(definition, correlation, data, context, after)
+      if (definition.stalled === undefined) return {}
+      return step(begun(definition, correlation, data, context), input, context)
+    }
+  }
 }
 
 /** A message that came before its saga, after another look in vain. */

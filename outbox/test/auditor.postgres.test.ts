@@ -1,7 +1,7 @@
 /** The auditor on Postgres and the in-process broker: whatever is lost on the way to a topic is published again. */
 import { describe, expect, test } from "bun:test"
 import { Effect, Exit, Schema, Scope } from "effect"
-import { Broker, type Outbound } from "../broker/broker.ts"
+import { Broker, BrokerError, type Outbound } from "../broker/broker.ts"
 import { makeInProcess } from "../broker/in-process.ts"
 import { Offsets } from "../broker/offsets.ts"
 import { startAuditor, type Auditor, type AuditorOptions } from "../delivery/auditor.ts"
@@ -383,6 +383,30 @@ describe("the auditor", () => {
     expect([...pauses].toSorted((a, b) => a - b).slice(0, 4)).toEqual([0.1, 0.2, 0.4, 0.8])
     expect(state(auditor)).toMatchObject({ exceptions: 2, healed: 0 })
     expect(state(auditor).oldestUnseen).toBeGreaterThan(0.7)
+  })
+
+  onNotes("publishes for one topic though another takes nothing", async ({ db, queue, audit, times, passed }) => {
+    const nowhere = Topic.events("no-events").message("Lost", { note: Schema.String }, { key: "note" })
+    const strict: Broker["Service"] = {
+      ...queue.broker,
+      publish: (records) =>
+        records.some(({ topic }) => topic === "no-events")
+          ? Effect.fail(new BrokerError({ message: "no-events does not exist" }))
+          : queue.broker.publish(records)
+    }
+    // all of one time, so that they are due together
+    const [lost, ...ids] = await db.asService.begin(async (transaction) => [
+      ...(await Outbox.append(transaction, [nowhere.of({ note: "a" })])),
+      ...(await append(transaction, 10))
+    ])
+    const auditor = await audit({}, strict)
+
+    await until("healed", happensWithinMs, () => state(auditor).healed === 10)
+    await passed(auditor)
+
+    expect(times(ids)).toEqual(Array(10).fill(1))
+    const [left, ...others] = await exceptionsOf(db)
+    expect([left?.id, others]).toEqual([lost, []])
   })
 
   onNotes("goes on when its database was away", async ({ db, write, audit, times }) => {

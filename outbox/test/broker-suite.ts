@@ -96,6 +96,21 @@ export const brokerSuite = (name: string, world: () => World): void => {
       })
     )
 
+    effectTest("more is published at once than a topic takes at once", () =>
+      Effect.gen(function* () {
+        const { broker, topic: newTopic } = world()
+        const topic = yield* Effect.promise(newTopic)
+        const padding = "ü".repeat(100_000)
+        const heavy = numbered(topic, 30).map((record) => ({ ...record, key: "one", headers: { padding } }))
+        yield* broker.publish(heavy)
+
+        const { subscription } = yield* member(broker, newGroup(), topic)
+        const records = yield* collect(subscription, 30, true)
+
+        expect(records.map(valueOf)).toEqual([...range(30)])
+      })
+    )
+
     effectTest("who takes waits until something is there", () =>
       Effect.gen(function* () {
         const { broker, topic: newTopic } = world()

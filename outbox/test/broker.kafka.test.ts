@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { Effect, Exit, Layer, Scope } from "effect"
+import { Effect, Exit, Layer, Schedule, Scope } from "effect"
 import { Kafka, logLevel, type Message } from "kafkajs"
 import RequestQueue from "kafkajs/src/network/requestQueue/index.js"
 import { freePorts } from "../../stack/ports.ts"
@@ -24,7 +24,7 @@ import {
   type World
 } from "./broker-suite.ts"
 import { bank, Deposit, record } from "./bank.ts"
-import { Broker } from "../broker/broker.ts"
+import { Broker, BrokerError } from "../broker/broker.ts"
 import { layerKafka, Topics } from "../broker/kafka.ts"
 import { layerKafkaOffsets } from "../broker/kafka-offsets.ts"
 import { Offsets } from "../broker/offsets.ts"
@@ -32,6 +32,11 @@ import { run } from "../runtime.ts"
 import { layerMemory } from "../store/memory.ts"
 
 const sessionTimeoutMs = 3_000
+
+/** Where the topic's partitions end, once all of them have a leader, which is a moment after the topic was made. */
+const led = (offsets: Offsets["Service"], topic: string) =>
+  offsets.extents([topic]).pipe(Effect.retry(Schedule.spaced("250 millis")), Effect.timeout("20 seconds"))
+
 const dir = mkdtempSync(join(tmpdir(), "oncebox-kafka-"))
 const scope = Scope.makeUnsafe()
 let ledger: Ledger
@@ -64,6 +69,7 @@ beforeAll(async () => {
     topic: async () => {
       const name = `topic-${++topics}`
       await Effect.runPromise(Topics.create(options, [{ name, partitions }], 1))
+      await Effect.runPromise(led(world.offsets, name))
       return name
     }
   }
@@ -194,6 +200,16 @@ effectTest("a consumer goes on after its broker was killed and started again", (
     }
 
     expect([5, 6, 7, 8, 9].every((value) => values.has(value))).toBe(true)
+  })
+)
+
+effectTest("who asks a broker for positions that is away is told so", () =>
+  Effect.gen(function* () {
+    const [nobody = 0] = yield* Effect.promise(() => freePorts([[]]))
+    const context = yield* Layer.build(layerKafkaOffsets({ brokers: [`127.0.0.1:${nobody}`], clientId: "test" }))
+    const offsets = yield* Effect.provideContext(Offsets, context)
+
+    expect(yield* Effect.flip(offsets.extents(["a"]))).toBeInstanceOf(BrokerError)
   })
 )
 

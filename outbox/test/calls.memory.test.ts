@@ -5,6 +5,7 @@ import { asker, become, callsSuite, Outside, pay, startTill, type Process } from
 import { scenario } from "./store-suite.ts"
 import { memoryWorld } from "./worlds.ts"
 import { startProcessor, type ProcessorEntry } from "../../stack/processor.ts"
+import { until } from "../../stack/wait.ts"
 
 callsSuite("the memory store", memoryWorld("till"))
 
@@ -47,14 +48,17 @@ scenario(
       options: { deadline: "200 millis" }
     })
 
+    const failures = (count: number) =>
+      Effect.promise(() => until(`${count} failures`, 20_000, () => running.counters().call_failures >= count, 1))
+
     yield* one.take(pay("o-1", 10), pay("o-2", 20), pay("o-3", 51))
     yield* become(world, { "o-1": "PAID", "o-2": "PAID", "o-3": "REFUSED" })
     yield* control({ delayMs: 1_000 })
     yield* one.take(pay("o-4", 40))
-    while (running.counters().call_failures < 6) yield* Effect.sleep(1)
+    yield* failures(6)
     yield* control({ down: true, delayMs: 0 })
     yield* one.take(pay("o-5", 50))
-    while (running.counters().call_failures < 7) yield* Effect.sleep(1)
+    yield* failures(7)
     yield* control({ down: false })
     yield* become(world, { "o-1": "PAID", "o-2": "PAID", "o-3": "REFUSED", "o-4": "PAID", "o-5": "PAID" })
 

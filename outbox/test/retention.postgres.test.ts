@@ -28,7 +28,13 @@ interface World {
 
 const readers = ["reader", "other"]
 
-const worldOf = (topics: ReadonlyArray<string>): Effect.Effect<World, unknown, Scope.Scope> =>
+interface Setting {
+  readonly topics: ReadonlyArray<string>
+  /** What retention is told of positions. */
+  readonly told: (offsets: Offsets["Service"]) => Offsets["Service"]
+}
+
+const worldOf = ({ topics, told }: Setting): Effect.Effect<World, unknown, Scope.Scope> =>
   Effect.gen(function* () {
     const db = yield* database({ schema: "", slotMs: 1_000, inboxSlots: 5 })
     const queue = makeInProcess({ partitions: 2 })
@@ -36,7 +42,9 @@ const worldOf = (topics: ReadonlyArray<string>): Effect.Effect<World, unknown, S
     const retention = yield* Effect.gen(function* () {
       yield* startAuditor({ outboxes, topics, grace: "100 millis", every: "50 millis" })
       const consumers = readers.map((group) => ({ group, topics: [events.name] }))
-      return yield* startRetention({ outboxes, keep: "1 second", consumers, every: "50 millis" })
+      return yield* startRetention({ outboxes, keep: "1 second", consumers, every: "50 millis" }).pipe(
+        Effect.provideService(Offsets, told(queue.offsets))
+      )
     }).pipe(Effect.provideService(Broker, queue.broker), Effect.provideService(Offsets, queue.offsets))
     return {
       db,
@@ -77,12 +85,14 @@ const worldOf = (topics: ReadonlyArray<string>): Effect.Effect<World, unknown, S
 const onNotes = (
   name: string,
   body: (world: World) => Promise<void>,
-  topics: ReadonlyArray<string> = [events.name]
+  { topics = [events.name], told = (offsets) => offsets }: Partial<Setting> = {}
 ): void =>
   test(
     name,
     () =>
-      Effect.runPromise(Effect.scoped(Effect.flatMap(worldOf(topics), (world) => Effect.promise(() => body(world))))),
+      Effect.runPromise(
+        Effect.scoped(Effect.flatMap(worldOf({ topics, told }), (world) => Effect.promise(() => body(world))))
+      ),
     60_000
   )
 
@@ -106,6 +116,34 @@ describe("retention", () => {
     expect(world.retention.dropped().get("notes")).toBeGreaterThan(0)
   })
 
+  let asked = 0
+  onNotes(
+    "goes on after an error that nobody expected",
+    async (world) => {
+      const slot = await world.write(3)
+      for (const group of readers) await world.consume(group, 3)
+
+      await until("it is gone", happensWithinMs, async () => !(await world.exists(slot)))
+
+      expect(asked).toBeGreaterThan(1)
+    },
+    {
+      told: (offsets) => ({
+        ...offsets,
+        committed: (group, topics) => (asked++ === 0 ? Effect.die("a bug") : offsets.committed(group, topics))
+      })
+    }
+  )
+
+  onNotes("forgets a slot that another one has dropped", async (world) => {
+    const slot = await world.write(3)
+    await heldBecause(world, slot, /^not read yet/)
+
+    await world.db.owner.unsafe(`drop table outbox_${slot}`)
+
+    await until("it is forgotten", happensWithinMs, () => !world.retention.held().has(`notes/${slot}`))
+  })
+
   onNotes(
     "keeps a slot of which a row was not seen",
     async (world) => {
@@ -120,7 +158,7 @@ describe("retention", () => {
 
       expect(await world.exists(slot)).toBe(true)
     },
-    ["another-topic"]
+    { topics: ["another-topic"] }
   )
 
   onNotes("keeps a slot in which there is a row that was not looked at", async (world) => {

@@ -632,6 +632,8 @@ describe("the orchestrator", () => {
       expect(rows.sagas).toEqual([saga])
       expect(rows.saga_log).toEqual([])
       expect(rows.saga_handovers).toMatchObject([{ ...handover, message_id: expect.any(String) }])
+      // toMatchObject takes any date for any other
+      expect(rows.saga_handovers?.map(({ due_at }) => due_at)).toEqual([decidedAt])
     })
 
     test("a build that has the version decides what was handed over as it would have decided the message, once", () => {

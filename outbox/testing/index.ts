@@ -1,5 +1,6 @@
 /** What users test their participants, their sagas and whole systems with. */
 export { decidedAt, decideWith, type Decided, type Input } from "./decide.ts"
+export { random } from "./random.ts"
 export { pickBy, pickOne, type Choices } from "./simulation/choices.ts"
 export { faultNames, type FaultName } from "./simulation/faults.ts"
 export type { ClientRequest, Plan, Quiet, Scenario } from "./simulation/scenario.ts"

@@ -3,9 +3,12 @@
  * them: through both entries, with an Idempotency-Key, some of them several times at once, all of them until they are answered.
  */
 import type { Coordination } from "oncebox"
+import { random } from "oncebox/testing"
 import { text, until } from "../../stack/wait.ts"
 import type { DefinitionName, PaymentMethod } from "../shell/bounds.ts"
 import type { Stack } from "./stack.ts"
+
+export { random }
 
 export interface Stocked {
   readonly id: string
@@ -50,14 +53,6 @@ export interface Plan {
   readonly refused: ReadonlyArray<string>
   readonly accounts: ReadonlyArray<Account>
   readonly orders: ReadonlyArray<Planned>
-}
-
-/** A generator of numbers in [0, 1) that a seed determines (mulberry32). */
-export const random = (seed: number) => () => {
-  seed = (seed + 0x6d2b79f5) | 0
-  let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
-  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-  return ((t ^ (t >>> 14)) >>> 0) / 4294967296
 }
 
 type Kind =
