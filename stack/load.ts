@@ -1,33 +1,41 @@
 /**
  * `bun run load`: orders at a running stack, and what they cost.
  *
- *   --in-flight N   closed loop: N orders at any time
- *   --rate R        open loop: R orders a second, Poisson arrivals; latency counts from the scheduled arrival to the moment
- *                   the outcome is read from the order service's topic
- *   --seconds S     how long to measure (20), after --warm-up S seconds (10)
- *   --seed N        what the mix of orders follows (1)
- *
  * One order in twenty asks for a product that is sold out, one in ten comes from a user without money. At the end stock
  * and money must add up, or the run does not count.
  */
 import { join } from "node:path"
 import { parseArgs } from "node:util"
 import { Kafka, logLevel } from "kafkajs"
+import { argumentsOf } from "./arguments.ts"
 import { readLedger, lives } from "./ledger.ts"
 import { readPorts } from "./engines.ts"
 import { cpuSecondsOf } from "./cpu.ts"
 import { text, until, within } from "./wait.ts"
 
-const { values } = parseArgs({
-  options: {
-    "in-flight": { type: "string" },
-    rate: { type: "string" },
-    seconds: { type: "string", default: "20" },
-    "warm-up": { type: "string", default: "10" },
-    seed: { type: "string", default: "1" },
-    dir: { type: "string", default: join(import.meta.dirname, "..", ".stack", "run") }
-  }
-})
+const usage = `bun run load [options]
+
+  --in-flight N  closed loop: N orders at any time
+  --rate R       open loop: R orders a second, Poisson arrivals; latency counts from the scheduled arrival to the moment
+                 the outcome is read from the order service's topic
+  --seconds S    how long to measure (20)
+  --warm-up S    for how long before that (10)
+  --seed N       what the mix of orders follows (1)
+  --dir D        the stack's folder (.stack/run)`
+
+const { values } = argumentsOf(usage, () =>
+  parseArgs({
+    options: {
+      "in-flight": { type: "string" },
+      rate: { type: "string" },
+      seconds: { type: "string", default: "20" },
+      "warm-up": { type: "string", default: "10" },
+      seed: { type: "string", default: "1" },
+      dir: { type: "string", default: join(import.meta.dirname, "..", ".stack", "run") },
+      help: { type: "boolean", short: "h" }
+    }
+  })
+)
 const seconds = Number(values.seconds)
 const warmUp = Number(values["warm-up"])
 const inFlight = values["in-flight"] === undefined ? undefined : Number(values["in-flight"])
