@@ -11,6 +11,7 @@
  */
 import { readFileSync, readdirSync } from "node:fs"
 import { basename, join } from "node:path"
+import { parseArgs } from "node:util"
 import postgres from "postgres"
 
 export interface ApplyOptions {
@@ -274,6 +275,26 @@ const traceOf = (part: unknown): string | undefined => {
 
 const describe = (cause: unknown): string => (cause instanceof Error ? cause.message || cause.name : String(cause))
 
+const usage = `bun connectors/apply.ts [--watch]
+
+  --watch  goes on looking once all connectors run
+
+Environment: CONNECT_URL, DATABASE_HOST, DATABASE_PORT, REPLICATION_PASSWORD or REPLICATION_PASSWORD_FILE.`
+
+const readArguments = (): { readonly watch: boolean } => {
+  try {
+    const { values } = parseArgs({
+      options: { watch: { type: "boolean", default: false }, help: { type: "boolean", short: "h" } }
+    })
+    if (values.help !== true) return values
+  } catch (cause) {
+    console.error(`${describe(cause)}\n\n${usage}`)
+    process.exit(2)
+  }
+  console.log(usage)
+  process.exit(0)
+}
+
 const readEnvironment = (): ApplyOptions => {
   const variable = (name: string): string => {
     const value = process.env[name]
@@ -299,11 +320,12 @@ const pause = (ms: number, stop: AbortSignal): Promise<void> =>
   })
 
 if (import.meta.main) {
+  const { watch } = readArguments()
   try {
     const options = readEnvironment()
     await applyConnectors(options)
     console.log(`${connectorNames().length} connectors run`)
-    if (Bun.argv.includes("--watch")) {
+    if (watch) {
       for (const name of ["SIGINT", "SIGTERM"] as const) process.on(name, () => process.exit(0))
       await watchConnectors(options, new AbortController().signal)
     }

@@ -8,6 +8,7 @@ import { rmSync } from "node:fs"
 import { join } from "node:path"
 import { parseArgs } from "node:util"
 import { Effect, Fiber } from "effect"
+import { argumentsOf } from "./arguments.ts"
 import { cardProcessor, startEmbedded, type Embedded } from "./embedded.ts"
 import { fixtureProducts, fixtureUsers, loadFixture, urlOf } from "./fixture.ts"
 import { sideBySide } from "./side-by-side.ts"
@@ -184,8 +185,16 @@ const throughOutage = Effect.fnUntraced(function* (embedded: Embedded, scenes: R
   return { orders, fine }
 })
 
+const usage = `bun run demo [--tour <name>]
+
+${Object.entries(tours)
+  .map(([name, { about }]) => `  ${name.padEnd(10)} ${about}`)
+  .join("\n")}`
+
 const demo = Effect.gen(function* () {
-  const { tour: name = "all" } = parseArgs({ options: { tour: { type: "string" } } }).values
+  const { tour: name = "all" } = argumentsOf(usage, () =>
+    parseArgs({ options: { tour: { type: "string" }, help: { type: "boolean", short: "h" } } })
+  ).values
   const tour: Tour | undefined = Object.entries(tours).find(([known]) => known === name)?.[1]
   if (tour === undefined) {
     console.error(`there is no tour ${name}; there are ${Object.keys(tours).join(", ")}`)

@@ -20,7 +20,9 @@ const postgres = new EmbeddedPostgres({
   persistent: true,
   createPostgresUser: root,
   // Not synced here: a folder whose making was cut short is thrown away, and the first checkpoint syncs the rest.
-  initdbFlags: ["--encoding=UTF8", "--locale=C", "--no-sync"],
+  // A slot that nobody reads costs its connector a new snapshot at last, not everybody the disk. In the file and not on the
+  // command line, which `alter system` could not overrule.
+  initdbFlags: ["--encoding=UTF8", "--locale=C", "--no-sync", "--set=max_slot_wal_keep_size=4GB"],
   onLog: () => {},
   onError: (cause) => console.error(cause)
 })

@@ -1,17 +1,9 @@
-/**
- * The whole system without Docker.
- *
- *   bun stack/main.ts up [--engines-only] [--detach]   start everything; Ctrl-C stops it in order
- *   bun stack/main.ts status                           what is up; exit code 1 when something is not
- *   bun stack/main.ts down                             stop what `up` started, from anywhere
- *   bun stack/main.ts reset                            down, then delete data, secrets and logs
- *
- * State is kept in `.stack/run`, or in the folder given by `--dir`.
- */
+/** `bun run stack`: the whole system without Docker. */
 import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { connect } from "node:net"
 import { join, resolve } from "node:path"
 import { parseArgs } from "node:util"
+import { argumentsOf } from "./arguments.ts"
 import { type RunningEngines, startEngines } from "./engines.ts"
 import { installEngines } from "./install.ts"
 import { killAll, killLeftovers, lives, readLedger, signal } from "./ledger.ts"
@@ -47,14 +39,30 @@ const LOOK_MS = 3_000
 // Everything that `up` writes into its folder, and nothing else: `--dir` may name any folder.
 const CONTENTS = ["data", "log", "conf", "secrets", "pids.json", "ports.json", "state.json"]
 
+const usage = `bun run stack <command> [--dir <folder>]
+
+  up [--engines-only] [--detach]   start everything; Ctrl-C stops it in order
+  status                           what is up; exit code 1 when something is not
+  down                             stop what up started, from anywhere
+  reset                            down, then delete data, secrets and logs
+
+State is kept in .stack/run, or in the folder given by --dir.`
+
 const say = (line: string): void => console.log(line)
 
 const main = async (): Promise<number> => {
-  const { positionals, values } = parseArgs({
-    args: Bun.argv.slice(2),
-    allowPositionals: true,
-    options: { "engines-only": { type: "boolean" }, detach: { type: "boolean" }, dir: { type: "string" } }
-  })
+  const { positionals, values } = argumentsOf(usage, () =>
+    parseArgs({
+      args: Bun.argv.slice(2),
+      allowPositionals: true,
+      options: {
+        "engines-only": { type: "boolean" },
+        detach: { type: "boolean" },
+        dir: { type: "string" },
+        help: { type: "boolean", short: "h" }
+      }
+    })
+  )
   const settings = {
     dir: resolve(values.dir ?? join(import.meta.dir, "..", ".stack", "run")),
     enginesOnly: values["engines-only"] ?? false
@@ -72,9 +80,7 @@ const main = async (): Promise<number> => {
       return code
     }
     default:
-      console.error(
-        "usage: bun stack/main.ts up [--engines-only] [--detach] | down | status | reset   [--dir <folder>]"
-      )
+      console.error(usage)
       return 2
   }
 }

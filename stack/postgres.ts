@@ -37,8 +37,6 @@ const SETTINGS = {
   // Twelve connectors, each of which may hold a second walsender while it reconnects.
   max_replication_slots: "24",
   max_wal_senders: "24",
-  // A slot that nobody reads costs its connector a new snapshot at last, not everybody the disk.
-  max_slot_wal_keep_size: "4GB",
   log_checkpoints: "off"
 }
 

@@ -145,6 +145,7 @@ export const makeInProcess = (options: { readonly partitions: number }) => {
         const wanted = committed.filter(([partition]) => topics.some((topic) => partition.startsWith(`${topic}/`)))
         return new Map(wanted.map(([partition, offset]) => [partition, BigInt(offset)]))
       }),
+    members: (name) => Effect.sync(() => groups.get(name)?.members.length ?? 0),
     kept: () => Effect.succeed(new Map())
   })
 

@@ -63,6 +63,11 @@ export const layerKafkaOffsets = (options: KafkaOptions): Layer.Layer<Offsets> =
               )
             )
           }),
+        members: (group) =>
+          ask(`members of ${group}`, async (admin) => {
+            const { groups } = await admin.describeGroups([group])
+            return groups[0]?.members.length ?? 0
+          }),
         kept: (topics) =>
           ask("settings of topics", async (admin) => {
             const { resources } = await admin.describeConfigs({

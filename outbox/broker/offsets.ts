@@ -1,4 +1,4 @@
-/** The port of what a broker knows about positions: where its partitions end, how far a consumer group is, how long it keeps. */
+/** The port of what a broker knows beside records: where its partitions end, how far a consumer group is and who is in it. */
 import { Context, type Effect } from "effect"
 import type { BrokerError } from "./broker.ts"
 
@@ -22,6 +22,8 @@ export class Offsets extends Context.Service<
       group: string,
       topics: ReadonlyArray<string>
     ) => Effect.Effect<ByPartition<bigint>, BrokerError>
+    /** How many consumers are in the group now. */
+    readonly members: (group: string) => Effect.Effect<number, BrokerError>
     /** For how long topics may keep a record, in milliseconds; without those of which it is not known. */
     readonly kept: (topics: ReadonlyArray<string>) => Effect.Effect<ReadonlyMap<string, number>, BrokerError>
   }

@@ -228,7 +228,7 @@ export const brokerSuite = (name: string, world: () => World): void => {
       })
     )
 
-    effectTest("it is told where partitions end, and how far a group is", () =>
+    effectTest("it is told where partitions end, how far a group is and how many are in it", () =>
       Effect.gen(function* () {
         const { broker, offsets, topic: newTopic } = world()
         const topic = yield* Effect.promise(newTopic)
@@ -238,6 +238,7 @@ export const brokerSuite = (name: string, world: () => World): void => {
         yield* broker.publish(numbered(topic, 30))
         const { subscription, close } = yield* member(broker, group, topic)
         yield* collect(subscription, 30, true)
+        const members = yield* offsets.members(group)
         yield* close
 
         const extents = yield* offsets.extents([topic])
@@ -249,6 +250,7 @@ export const brokerSuite = (name: string, world: () => World): void => {
         expect(sum([...extents.values()].map(({ end }) => end))).toBe(30n)
         for (const [name, { end }] of extents) expect([name, committed.get(name) ?? 0n]).toEqual([name, end])
         expect(yield* offsets.committed(newGroup(), [topic])).toEqual(new Map())
+        expect([members, yield* offsets.members(group), yield* offsets.members(newGroup())]).toEqual([1, 0, 0])
       })
     )
 

@@ -7,6 +7,7 @@ import { Offsets } from "../broker/offsets.ts"
 import { startAuditor } from "../delivery/auditor.ts"
 import { startRetention, type Retention } from "../delivery/retention.ts"
 import { Topic } from "../message.ts"
+import { Migrations } from "../store/migrate.ts"
 import { Outbox } from "../store/outbox.ts"
 import { database, type Database } from "./postgres.ts"
 import { until } from "../../stack/wait.ts"
@@ -202,6 +203,34 @@ describe("retention", () => {
       return keys.map(({ key }) => key).join() === "new"
     })
   })
+
+  onNotes(
+    "drops what an orchestrator put aside and has done with, once the inbox forgets its message",
+    async ({ db }) => {
+      // as in a database whose orchestrator came later than its retention
+      await Migrations.run(db.owner, [Migrations.core, Migrations.saga], { slotMs: 1_000, inboxSlots: 5 })
+      const rows = db.owner`(values
+      ('done long ago', null, interval '7 seconds'),
+      ('done', null, interval '-1 hour'),
+      ('waits for long', now() + interval '1 hour', interval '7 seconds')
+    ) as given (id, due_at, age)`
+      await db.owner`
+      insert into saga_handovers (message_id, saga_id, topic, type, payload, due_at, put_aside_at)
+      select id, 's', 't', 'T', '{}', due_at::timestamptz, now() - age from ${rows}`
+      await db.owner`
+      insert into saga_early (message_id, saga_id, topic, type, payload, attempt, due_at, put_aside_at)
+      select id, 's', 't', 'T', '{}', 1, due_at::timestamptz, now() - age from ${rows}`
+      const left = async () =>
+        (
+          await db.owner<Array<{ id: string }>>`
+          select message_id as id from saga_handovers union all select message_id from saga_early order by 1`
+        ).map(({ id }) => id)
+
+      await until("what is done with is gone", happensWithinMs, async () => (await left()).length <= 4)
+
+      expect(await left()).toEqual(["done", "done", "waits for long", "waits for long"])
+    }
+  )
 
   test.each([
     ["9 days", 7, "notes: the outbox would be kept for 216 h, and its inbox knows what it has seen for 192 h"],

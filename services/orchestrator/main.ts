@@ -1,5 +1,4 @@
 /** The orchestrator: drives each order's saga to its end. */
-import { Effect } from "effect"
 import { Migrations } from "oncebox"
 import { read } from "../shell/edge.ts"
 import { Service } from "../shell/service.ts"
@@ -14,7 +13,7 @@ export const service = Service.make({
   participant: orchestrator,
   migrations: [Migrations.saga],
   routes: (edge) => routes(edge, makeQueries(edge.reads.sql)),
-  gauges: (edge) => Effect.map(read(edge, makeQueries(edge.reads.sql).stuck), (count) => ({ sagas_stuck: count }))
+  gauges: (edge) => read(edge, makeQueries(edge.reads.sql).gauges)
 })
 
 if (import.meta.main) Service.main(service)

@@ -10,7 +10,7 @@ const { sagas, saga_log } = Saga.tables
 const stuckAfter = 3
 const isStuck = (sql: Sql) => sql`due_at is not null and attempt > ${stuckAfter}`
 // more than this is no other news
-const stuckLimit = 10_000
+const countLimit = 10_000
 
 export const StateFilter = Schema.Literals([...SagaState.literals, "stuck"])
 
@@ -41,12 +41,16 @@ export const makeQueries = (sql: Sql) => ({
     return rows.map((row) => sagaView(sagas.decode(row)))
   },
 
-  /** How many sagas are stuck; so many at least when they are too many to count. */
-  stuck: async (): Promise<number> => {
-    const [row] = await sql<Array<{ count: number }>>`
-      select count(*)::int as count
-      from (select from sagas where ${isStuck(sql)} limit ${stuckLimit}) as stuck`
-    return row?.count ?? 0
+  /** How many sagas are stuck and how many messages wait, for another build or for their saga; up to what is worth counting. */
+  gauges: async () => {
+    const [row] = await sql<Array<Readonly<Record<"sagas_stuck" | "saga_handovers" | "saga_early", number>>>>`
+      select
+        (select count(*)::int from (select from sagas where ${isStuck(sql)} limit ${countLimit}) as stuck) as sagas_stuck,
+        (select count(*)::int from (select from saga_handovers where due_at is not null limit ${countLimit}) as waiting)
+          as saga_handovers,
+        (select count(*)::int from (select from saga_early where due_at is not null limit ${countLimit}) as waiting)
+          as saga_early`
+    return { ...row }
   },
 
   /** Of these sagas, the orders of those that ended. */

@@ -23,7 +23,8 @@ const readSettings = readConfig(
     everyMs: milliseconds("AUDIT_EVERY_MS", 2_000),
     connectUrl: Config.option(Config.URL("CONNECT_URL")),
     replicationPasswordFile: Config.option(Config.NonEmptyString("REPLICATION_PASSWORD_FILE")),
-    keepMs: milliseconds("OUTBOX_KEEP_MS", 2 * 86_400_000)
+    keepMs: milliseconds("OUTBOX_KEEP_MS", 2 * 86_400_000),
+    standsMs: milliseconds("GROUP_STANDS_MS", 60_000)
   })
 )
 
@@ -78,6 +79,8 @@ const metrics = (auditor: Auditor, retention: Retention, watchdog: Watchdog): st
     ...[...watchdog.groups()].map(
       ([group, { standing }]) => `oncebox_group_standing_seconds{group="${group}"} ${standing}`
     ),
+    "# TYPE oncebox_group_members gauge",
+    ...[...watchdog.groups()].map(([group, { members }]) => `oncebox_group_members{group="${group}"} ${members}`),
     "# TYPE oncebox_connector_actions_total counter",
     ...[...watchdog.actions].map(([name, count]) => `oncebox_connector_actions_total{action="${name}"} ${count}`),
     "# TYPE oncebox_audit_remembered gauge",
@@ -127,7 +130,11 @@ const program = Effect.gen(function* () {
     keep: `${times.keepMs} millis`,
     consumers
   }).pipe(Effect.provide(layers))
-  const watchdog = yield* startWatchdog(consumers, yield* connectorsOf(settings)).pipe(Effect.provide(layers))
+  const watchdog = yield* startWatchdog({
+    consumers,
+    connectors: yield* connectorsOf(settings),
+    standsFor: `${times.standsMs} millis`
+  }).pipe(Effect.provide(layers))
   yield* listen({
     hostname: "127.0.0.1",
     port: adminPort,

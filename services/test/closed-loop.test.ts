@@ -3,16 +3,24 @@
  * and every order ends. The orchestrator's deadlines are of an hour here, so nothing that is lost is asked for again.
  */
 import { expect, setDefaultTimeout } from "bun:test"
+import { readFileSync, statSync } from "node:fs"
 import { join } from "node:path"
 import { connect } from "oncebox"
 import { Redacted } from "effect"
 import { microsecondsOf } from "../../outbox/delivery/seen.ts"
-import { applyConnectors } from "../../connectors/apply.ts"
 import { freePorts } from "../../stack/ports.ts"
-import { AUDITOR, auditorEnv, connectorTarget, startService, type Service } from "../../stack/supervise.ts"
-import { until } from "../../stack/wait.ts"
+import { AUDITOR, auditorEnv, startService, type Service } from "../../stack/supervise.ts"
+import { until, within } from "../../stack/wait.ts"
+import {
+  happensWithinMs,
+  offsetsMovedForward,
+  outOfThePublication,
+  slotLost,
+  slotMadeAnew,
+  type Fault
+} from "./debezium-faults.ts"
 import { placeAll, planOf, prepare, type Placing, type Plan } from "./orders.ts"
-import { connector, onStack, useStack, type Database, type Stack } from "./stack.ts"
+import { onStack, useStack, type Stack } from "./stack.ts"
 import type { Taped } from "./tape.ts"
 import { ended, expectExactlyOnce } from "./world.ts"
 
@@ -20,7 +28,6 @@ setDefaultTimeout(300_000)
 useStack()
 
 const orderCount = 240
-const happensWithinMs = 60_000
 /** How long an order may take that waits for nobody. */
 const orderTakesMs = 20_000
 const graceMs = 4_000
@@ -42,9 +49,10 @@ const patiently = async (stack: Stack, body: (stack: Stack) => Promise<void>): P
   }
 }
 
-const startAuditor = async ({ engines }: Stack): Promise<Service> => {
+const startAuditor = async ({ engines }: Stack, settings: Readonly<Record<string, string>> = {}): Promise<Service> => {
   const [port = 0] = await freePorts([[]])
-  const env = { ...auditorEnv(engines, port), AUDIT_GRACE_MS: String(graceMs), AUDIT_EVERY_MS: String(everyMs) }
+  const times = { AUDIT_GRACE_MS: String(graceMs), AUDIT_EVERY_MS: String(everyMs) }
+  const env = { ...auditorEnv(engines, port), ...times, ...settings }
   return startService(AUDITOR.name, env, join(engines.dir, "log", "auditor.log"), {
     ledger: engines.ledger,
     script: AUDITOR.script,
@@ -52,141 +60,12 @@ const startAuditor = async ({ engines }: Stack): Promise<Service> => {
   })
 }
 
-/** The sum of a metric over all outboxes. */
-const metric = async (auditor: Service, name: string): Promise<number> => {
+/** The sum of a metric over all outboxes, or over those that are labelled so. */
+const metric = async (auditor: Service, name: string, label = ""): Promise<number> => {
   const response = await fetch(`${auditor.url}/metrics`, { signal: AbortSignal.timeout(5_000) })
-  const found = [...(await response.text()).matchAll(new RegExp(`^oncebox_${name}\\{.*\\} (\\S+)$`, "gm"))]
+  const found = [...(await response.text()).matchAll(new RegExp(`^oncebox_${name}\\{.*${label}.*\\} (\\S+)$`, "gm"))]
   if (found.length === 0) throw new Error(`the auditor has no ${name}`)
   return found.reduce((sum, [, value]) => sum + Number(value), 0)
-}
-
-/** As the superuser, in a database. */
-const administer = async ({ engines }: Stack, database: Database, ...statements: ReadonlyArray<string>) => {
-  const { host, port, superuserPassword } = engines.postgres
-  const password = Redacted.make(superuserPassword)
-  const sql = connect({ host, port, database, username: "postgres", password }, { name: "e2e", max: 1 })
-  try {
-    let rows: ReadonlyArray<Readonly<Record<string, unknown>>> = []
-    for (const statement of statements) rows = await sql.unsafe(statement)
-    return rows
-  } finally {
-    await sql.end({ timeout: 1 })
-  }
-}
-
-const stopConnector = async (stack: Stack, name: Database): Promise<void> => {
-  await connector(stack, name, "PUT", "stop")
-  await until(`connector ${name} stopped`, happensWithinMs, async () =>
-    (await connector(stack, name, "GET", "status")).includes('"state":"STOPPED"')
-  )
-  await until(`nobody reads slot ${name}_outbox`, happensWithinMs, async () => {
-    const [slot] = await administer(
-      stack,
-      name,
-      `select active from pg_replication_slots where slot_name = '${name}_outbox'`
-    )
-    return slot?.["active"] === false
-  })
-}
-
-const runConnector = (stack: Stack, name: string): Promise<void> =>
-  applyConnectors({ ...connectorTarget(stack.engines), names: [name], withinMs: happensWithinMs })
-
-/** Where messages are lost, and how; it ends with Debezium at work again. */
-type Fault = (
-  stack: Stack,
-  placing: Placing,
-  /** Returns when the auditor has published something again. */
-  audited: () => Promise<void>
-) => Promise<void>
-
-/** Stops a connector meanwhile. */
-const without = async (stack: Stack, name: Database, body: () => Promise<void>): Promise<void> => {
-  try {
-    await stopConnector(stack, name)
-    await body()
-  } finally {
-    await runConnector(stack, name)
-  }
-}
-
-// Debezium sees that the slot is another one and publishes the whole table: what it has not missed for long needs nobody else.
-const slotMadeAnew: Fault = (stack, placing, audited) =>
-  without(stack, "products", async () => {
-    await placing.done
-    await audited()
-    await administer(
-      stack,
-      "products",
-      "select pg_drop_replication_slot('products_outbox')",
-      "select pg_create_logical_replication_slot('products_outbox', 'pgoutput')"
-    )
-  })
-
-/** Returns when an outbox has grown by so many rows; counts from now on, not from when it is called. */
-const growth = async (stack: Stack, name: Database): Promise<(rows: number) => Promise<void>> => {
-  const size = async (): Promise<number> =>
-    (await stack.database(name)<Array<{ rows: number }>>`select count(*) as rows from outbox`)[0]?.rows ?? 0
-  const before = await size()
-  return (rows) => until(`${rows} more rows in ${name}`, happensWithinMs, async () => (await size()) >= before + rows)
-}
-
-const outOfThePublication: Fault = async (stack, placing) => {
-  const sql = stack.database("payments")
-  await sql`alter publication outbox drop table outbox`
-  try {
-    const grown = await growth(stack, "payments")
-    await placing.done
-    await grown(20)
-  } finally {
-    await sql`alter publication outbox add table outbox`
-  }
-}
-
-const slotLost: Fault = (stack, placing, audited) =>
-  without(stack, "orders", async () => {
-    // the limit of its WAL is set on the server's command line; the limit of its idleness loses a slot the same way
-    const limit = "idle_replication_slot_timeout"
-    await administer(stack, "orders", `alter system set ${limit} = '1s'`, "select pg_reload_conf()")
-    try {
-      await placing.done
-      await until("the slot is lost", happensWithinMs, async () => {
-        const look = "select wal_status from pg_replication_slots where slot_name = 'orders_outbox'"
-        const [slot] = await administer(stack, "orders", "checkpoint", look)
-        return slot?.["wal_status"] === "lost"
-      })
-      await audited()
-    } finally {
-      await administer(stack, "orders", `alter system reset ${limit}`, "select pg_reload_conf()")
-    }
-  })
-
-const offsetsMovedForward: Fault = (stack, placing) =>
-  without(stack, "shipments", async () => {
-    const grown = await growth(stack, "shipments")
-    await placing.done
-    await grown(5)
-    await moveOffsets(stack, "shipments")
-  })
-
-/** Tells Connect that all was published that is in the WAL by now. */
-const moveOffsets = async (stack: Stack, name: Database): Promise<void> => {
-  const [place] = await administer(stack, name, "select (pg_current_wal_lsn() - '0/0'::pg_lsn)::bigint as lsn")
-  const lsn = Number(place?.["lsn"])
-  const said: unknown = JSON.parse(await connector(stack, name, "GET", "offsets"))
-  // what Connect says of its own offsets
-  const { offsets } = said as { readonly offsets: ReadonlyArray<{ partition: object; offset: object }> }
-  const moved = offsets.map(({ partition, offset }) => ({
-    partition,
-    offset: { ...offset, lsn, lsn_proc: lsn, lsn_commit: lsn }
-  }))
-  const response = await fetch(`${stack.engines.connect.url}/connectors/${name}/offsets`, {
-    method: "PATCH",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({ offsets: moved }),
-    signal: AbortSignal.timeout(10_000)
-  })
-  expect([response.status, moved.length]).toEqual([200, 1])
 }
 
 /** Whoever published a message, it is the same record. Answers how many were published more than once. */
@@ -250,24 +129,109 @@ healing(
   offsetsMovedForward
 )
 
-onStack("without the auditor orders that were lost on the way never end, and with it they do", (usual) =>
-  patiently(usual, async (stack) => {
-    const plan: Plan = planOf("unaudited", 80, 35)
-    await prepare(stack, plan)
-    const placing = placeAll(stack, plan.orders)
-    await placing.reached(20)
-    await outOfThePublication(stack, placing, () => Promise.resolve())
+const nobody = (): Promise<void> => Promise.resolve()
 
-    const all = until("all orders ended", orderTakesMs, async () => {
-      await ended(stack, placing.placed)
-      return true
+/** A fault without the auditor; the body goes on from there. */
+const unaudited = (
+  name: string,
+  prefix: string,
+  seed: number,
+  fault: Fault,
+  body: (stack: Stack, plan: Plan, placing: Placing) => Promise<void>
+): void =>
+  onStack(name, (usual) =>
+    patiently(usual, async (stack) => {
+      const plan = planOf(prefix, 80, seed)
+      await prepare(stack, plan)
+      const placing = placeAll(stack, plan.orders)
+      await placing.reached(20)
+      await fault(stack, placing, nobody)
+      await body(stack, plan, placing)
     })
-    await expect(all).rejects.toThrow(/not within|no answer within/)
-    const auditor = await startAuditor(stack)
+  )
+
+for (const [what, prefix, seed, fault] of [
+  ["of an outbox out of its publication", "unaudited", 35, outOfThePublication],
+  ["that a connector's offsets were moved over", "overtaken", 36, offsetsMovedForward]
+] as const)
+  unaudited(
+    `without the auditor, orders ${what} never end, and with it they do`,
+    prefix,
+    seed,
+    fault,
+    async (stack, plan, placing) => {
+      const all = until("all orders ended", orderTakesMs, async () => {
+        await ended(stack, placing.placed)
+        return true
+      })
+      await expect(all).rejects.toThrow(/not within|no answer within/)
+      const auditor = await startAuditor(stack)
+      try {
+        await expectExactlyOnce(stack, plan, placing.placed)
+        expect(await metric(auditor, "audit_healed_total")).toBeGreaterThan(0)
+      } finally {
+        await auditor.stop()
+      }
+    }
+  )
+
+for (const [what, prefix, seed, fault] of [
+  ["made anew", "replayed", 37, slotMadeAnew],
+  ["lost", "snapshot", 38, slotLost]
+] as const)
+  unaudited(
+    `a slot that is ${what} costs orders only time: its connector publishes the whole outbox when it is back`,
+    prefix,
+    seed,
+    fault,
+    async (stack, plan, placing) => void (await expectExactlyOnce(stack, plan, placing.placed))
+  )
+
+onStack("a consumer that lives and does not advance is told of until it moves again", (stack) =>
+  patiently(stack, async (patient) => {
+    const auditor = await startAuditor(patient, { GROUP_STANDS_MS: "2000" })
+    const warnings = async (): Promise<string> => {
+      const response = await fetch(`${auditor.url}/health`, { signal: AbortSignal.timeout(5_000) })
+      // what the auditor says of itself
+      return ((await response.json()) as { readonly warnings: ReadonlyArray<string> }).warnings.join("\n")
+    }
+    const logFile = join(patient.engines.dir, "log", "auditor.log")
+    const before = statSync(logFile).size
+    const log = (): string => readFileSync(logFile).subarray(before).toString()
+    const complaint = /shipment has \d+ records to read and has not moved for \d+ s, with 1 in its group/
+    const { host, port, superuserPassword } = patient.engines.postgres
+    const owner = connect(
+      { host, port, database: "shipments", username: "postgres", password: Redacted.make(superuserPassword) },
+      { name: "e2e", max: 1, session: { transaction_timeout: 0, idle_in_transaction_session_timeout: 0 } }
+    )
     try {
-      await expectExactlyOnce(stack, plan, placing.placed)
-      expect(await metric(auditor, "audit_healed_total")).toBeGreaterThan(0)
+      const plan = planOf("standing", 40, 39)
+      await prepare(patient, plan)
+      const holding = Promise.withResolvers<void>()
+      const locked = Promise.withResolvers<void>()
+      const hold = owner.begin(async (transaction) => {
+        // no pass can claim anything; the consumer's heartbeats go on
+        await transaction`lock table inbox in access exclusive mode`
+        locked.resolve()
+        await holding.promise
+      })
+      await within("the lock", happensWithinMs, Promise.race([locked.promise, hold]))
+      const placing = placeAll(patient, plan.orders)
+      try {
+        await until("it is told of", happensWithinMs, async () => complaint.test(await warnings()))
+        expect(log()).toMatch(complaint)
+        expect(await metric(auditor, "group_standing_seconds", 'group="shipment"')).toBeGreaterThan(2)
+        expect(await metric(auditor, "group_members", 'group="shipment"')).toBe(1)
+      } finally {
+        holding.resolve()
+        await within("the end of the lock", happensWithinMs, hold)
+      }
+      await placing.done
+      await until("nothing is told any more", happensWithinMs, async () => !(await warnings()).includes("shipment"))
+      expect(log()).toContain("shipment moves again")
+      await expectExactlyOnce(patient, plan, placing.placed)
     } finally {
+      await owner.end({ timeout: 1 })
       await auditor.stop()
     }
   })

@@ -6,11 +6,13 @@ import { availableParallelism, loadavg, tmpdir } from "node:os"
 import { join } from "node:path"
 import { type IHeaders, Kafka, type KafkaMessage, logLevel } from "kafkajs"
 import postgres from "postgres"
-import { applyConnectors } from "../../connectors/apply.ts"
+import { applyConnectors, watchConnectors } from "../../connectors/apply.ts"
+import { startProxy, type Proxy } from "../../outbox/test/proxy.ts"
 import { type RunningEngines, readSecret, startEngines } from "../engines.ts"
 import { installEngines } from "../install.ts"
+import { freePorts } from "../ports.ts"
 import { connectorTarget } from "../supervise.ts"
-import { until } from "../wait.ts"
+import { until, within } from "../wait.ts"
 
 const TOPIC = "orders-events"
 const FLOWS_WITHIN_MS = 60_000
@@ -19,6 +21,8 @@ setDefaultTimeout(180_000)
 
 let dir: string
 let engines: RunningEngines
+/** On Connect's way to Postgres. */
+let toPostgres: Proxy
 let startedInMs: number
 let loadWhileStarting: number
 let sql: postgres.Sql
@@ -26,8 +30,14 @@ let sql: postgres.Sql
 beforeAll(async () => {
   await installEngines()
   dir = mkdtempSync(join(tmpdir(), "oncebox-engines-"))
+  const [postgresPort = 0, kafkaPort = 0] = await freePorts([[], []])
+  toPostgres = await startProxy({ host: "127.0.0.1", port: postgresPort })
   const begun = performance.now()
-  engines = await startEngines({ dir })
+  engines = await startEngines({
+    dir,
+    ports: { postgres: postgresPort, kafka: kafkaPort },
+    detours: { kafka: [], connect: { brokers: `127.0.0.1:${kafkaPort}`, postgresPort: toPostgres.port } }
+  })
   startedInMs = performance.now() - begun
   loadWhileStarting = loadavg()[0] ?? 0
   sql = connection("orders")
@@ -42,6 +52,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await sql?.end({ timeout: 1 })
   await engines?.stop()
+  await toPostgres?.close()
   if (dir) rmSync(dir, { recursive: true, force: true })
 })
 
@@ -160,10 +171,8 @@ test("a connector whose offsets were deleted publishes every retained row again"
 
 test("a dropped slot leads to the same: rows written while there was none are published", async () => {
   await rest("PUT", "stop")
-  await until("slot free", FLOWS_WITHIN_MS, async () => {
-    const [slot] = await sql`select active from pg_replication_slots where slot_name = 'orders_outbox'`
-    return slot?.["active"] === false
-  })
+  // a task that has yet to end makes the slot anew by itself, and goes on from there
+  await until("no task left", FLOWS_WITHIN_MS, async () => (await rest("GET", "status")).includes('"tasks":[]'))
   await sql`select pg_drop_replication_slot('orders_outbox')`
   const unseen = row({})
   await append(unseen)
@@ -211,6 +220,45 @@ test("a task that failed is started again when connectors are applied", async ()
   await apply((line) => lines.push(line))
 
   expect(lines.join()).toContain("restarting what failed")
+  await read((messages) => has(messages, unseen.id))
+})
+
+test("a connector whose connection is dead says RUNNING and does not read its slot, and the watch restarts it", async () => {
+  const unseen = row({})
+  const lines: string[] = []
+  const server = connection("postgres")
+  const look = () => server`
+    select active, pg_terminate_backend(active_pid)
+    from pg_replication_slots
+    where slot_name = 'orders_outbox'`
+  try {
+    // as on a network that loses everything: Postgres gives its side up, and Connect does not hear of it
+    toPostgres.stop()
+    await until("nobody reads the slot", FLOWS_WITHIN_MS, async () => (await look())[0]?.["active"] === false)
+  } finally {
+    await server.end({ timeout: 1 })
+  }
+  await append(unseen)
+  const statuses = new Set<string>()
+  const stop = new AbortController()
+  const watch = watchConnectors(
+    { ...connectorTarget(engines), names: ["orders"], idleMs: 10_000, log: (line) => lines.push(line) },
+    stop.signal
+  )
+  try {
+    await until("restarted", FLOWS_WITHIN_MS, async () => {
+      if (lines.length > 0) return true
+      for (const [state] of (await rest("GET", "status")).matchAll(/"state":"\w+"/g)) statuses.add(state)
+      return false
+    })
+    expect(lines[0]).toBe("connector orders: restarting it, for its slot is idle")
+    expect([...statuses]).toEqual(['"state":"RUNNING"'])
+    await until("it runs", FLOWS_WITHIN_MS, () => lines.includes("connector orders: running"))
+  } finally {
+    stop.abort()
+    await within("the watch's end", FLOWS_WITHIN_MS, watch)
+  }
+
   await read((messages) => has(messages, unseen.id))
 })
 

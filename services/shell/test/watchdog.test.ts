@@ -1,9 +1,9 @@
 /** A group that lags and does not move is noticed; one that moves, or has nothing to read, is not. */
 import { expect, test } from "bun:test"
-import { Effect, Exit, Scope } from "effect"
+import { Effect, Exit, Layer, Logger, Scope } from "effect"
 import { BrokerError, Offsets } from "oncebox"
 import { TestClock } from "effect/testing"
-import { advanced, startWatchdog, type Look } from "../watchdog.ts"
+import { advanced, startWatchdog, type Consumer, type Look, type Watchdog } from "../watchdog.ts"
 
 const looks = (...each: ReadonlyArray<readonly [at: number, position: bigint, lag: bigint]>) =>
   each
@@ -23,26 +23,53 @@ test("a group that was set back has moved", () => {
   expect(looks([10, 5n, 3n], [20, 2n, 6n])?.movedAt).toBe(20)
 })
 
-test("it is told of after a minute, and forgotten when it moves on", () =>
-  Effect.runPromise(
-    Effect.gen(function* () {
-      let next = 4n
-      let away = false
-      const offsets = Offsets.of({
-        kept: () => Effect.succeed(new Map()),
-        extents: () => Effect.succeed(new Map([["t/0", { first: 0n, end: 10n }]])),
-        committed: (group) =>
-          away
-            ? Effect.fail(new BrokerError({ message: "away" }))
-            : Effect.succeed(new Map([["t/0", group === "slow" ? next : 10n]]))
+/** A group's only partitions have ten records each. */
+const watching = (
+  at: { readonly committed: (group: string) => ReadonlyArray<bigint>; readonly members: () => number },
+  groups: ReadonlyArray<string>,
+  body: (watchdog: Watchdog, said: ReadonlyArray<string>) => Effect.Effect<void>
+): Promise<void> => {
+  const said: Array<string> = []
+  const logger = Logger.make(({ message }) => void said.push(String(message)))
+  const offsets = Offsets.of({
+    kept: () => Effect.succeed(new Map()),
+    members: () => Effect.sync(at.members),
+    extents: () =>
+      Effect.succeed(
+        new Map([
+          ["t/0", { first: 0n, end: 10n }],
+          ["t/1", { first: 0n, end: 10n }]
+        ])
+      ),
+    committed: (group) =>
+      Effect.try({
+        try: () => new Map(at.committed(group).map((offset, partition) => [`t/${partition}`, offset])),
+        catch: () => new BrokerError({ message: "away" })
       })
+  })
+  const consumers = groups.map((group): Consumer => ({ group, topics: ["t"] }))
+  return Effect.runPromise(
+    Effect.gen(function* () {
       const scope = Scope.makeUnsafe()
-      const consumers = ["slow", "fast"].map((group) => ({ group, topics: ["t"] }))
-      const watchdog = yield* startWatchdog(consumers, undefined).pipe(
+      const watchdog = yield* startWatchdog({ consumers }).pipe(
         Effect.provideService(Offsets, offsets),
         Scope.provide(scope)
       )
+      yield* body(watchdog, said)
+      yield* Scope.close(scope, Exit.void)
+    }).pipe(Effect.provide(Layer.merge(TestClock.layer(), Logger.layer([logger]))))
+  )
+}
 
+test("it is told of after a minute, once in the log, and forgotten when it moves on", () => {
+  let next = 4n
+  let away = false
+  const committed = (group: string) => {
+    if (away) throw new Error("away")
+    return group === "slow" ? [next, 10n] : [10n, 10n]
+  }
+  return watching({ committed, members: () => 2 }, ["slow", "fast"], (watchdog, said) =>
+    Effect.gen(function* () {
       yield* TestClock.adjust("30 seconds")
       away = true
       yield* TestClock.adjust("10 seconds")
@@ -50,13 +77,32 @@ test("it is told of after a minute, and forgotten when it moves on", () =>
       yield* TestClock.adjust("15 seconds")
       expect(watchdog.warnings()).toEqual([])
       yield* TestClock.adjust("15 seconds")
-      expect(watchdog.warnings()).toEqual(["slow has 6 records to read and does not move"])
-      expect(watchdog.groups().get("fast")).toEqual({ lag: 0, standing: 0 })
-      expect(watchdog.groups().get("slow")).toEqual({ lag: 6, standing: 70 })
+      expect(watchdog.warnings()).toEqual([
+        "slow has 6 records to read and has not moved for 70 s, with 2 in its group"
+      ])
+      expect(watchdog.groups().get("fast")).toEqual({ lag: 0, standing: 0, members: 2 })
+      expect(watchdog.groups().get("slow")).toEqual({ lag: 6, standing: 70, members: 2 })
 
       next = 5n
       yield* TestClock.adjust("5 seconds")
       expect(watchdog.warnings()).toEqual([])
-      yield* Scope.close(scope, Exit.void)
-    }).pipe(Effect.provide(TestClock.layer()))
-  ))
+      expect(said.filter((line) => !line.includes("away"))).toEqual([
+        "watchdog: slow has 6 records to read and has not moved for 65 s, with 2 in its group",
+        "watchdog: slow moves again"
+      ])
+    })
+  )
+})
+
+test("a partition that stands is told of though the others move, and a group without members as such", () => {
+  let moving = 0n
+  return watching({ committed: () => [3n, moving++ / 10n], members: () => 0 }, ["half"], (watchdog) =>
+    Effect.gen(function* () {
+      yield* TestClock.adjust("65 seconds")
+      expect(watchdog.groups().get("half")).toEqual({ lag: 16, standing: 65, members: 0 })
+      expect(watchdog.warnings()).toEqual([
+        "half has 16 records to read and has not moved for 65 s, for nobody is in its group"
+      ])
+    })
+  )
+})

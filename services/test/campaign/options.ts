@@ -1,6 +1,7 @@
 /** What `bun run campaign` is told. */
 import { join, resolve } from "node:path"
 import { parseArgs } from "node:util"
+import { argumentsOf } from "../../../stack/arguments.ts"
 import { plants } from "./plants.ts"
 import { secondsFor } from "./schedule.ts"
 
@@ -32,22 +33,20 @@ const number = (name: string, given: string, least: number): number => {
 }
 
 export const readArguments = (): Options => {
-  const { values } = parseArgs({
-    options: {
-      orders: { type: "string" },
-      faults: { type: "string" },
-      seconds: { type: "string" },
-      seed: { type: "string", default: "1" },
-      plant: { type: "string" },
-      "no-replay": { type: "boolean", default: false },
-      dir: { type: "string" },
-      help: { type: "boolean", default: false }
-    }
-  })
-  if (values.help) {
-    console.log(usage)
-    process.exit(0)
-  }
+  const { values } = argumentsOf(usage, () =>
+    parseArgs({
+      options: {
+        orders: { type: "string" },
+        faults: { type: "string" },
+        seconds: { type: "string" },
+        seed: { type: "string", default: "1" },
+        plant: { type: "string" },
+        "no-replay": { type: "boolean", default: false },
+        dir: { type: "string" },
+        help: { type: "boolean", short: "h" }
+      }
+    })
+  )
   const planted = values.plant !== undefined
   if (values.plant !== undefined && values.plant !== "all" && plants[values.plant] === undefined) {
     console.error(`There is no bug ${values.plant}. There are:\n  ${Object.keys(plants).join("\n  ")}`)

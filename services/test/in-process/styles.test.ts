@@ -79,6 +79,14 @@ for (const coordination of ["orchestration", "choreography"] as const) {
   }
 }
 
+/** What the orchestrator's metrics say under these names. */
+const gauges = async (...names: ReadonlyArray<string>) => {
+  const response = await fetch(`${embedded.adminUrls.get("orchestrator")}/metrics`, {
+    signal: AbortSignal.timeout(10_000)
+  })
+  return (await response.text()).match(new RegExp(`^oncebox_(${names.join("|")})\\{.*$`, "gm"))
+}
+
 test("a saga that waits in vain is listed as stuck, with what it waits for and since when; it ends when it is answered", async () => {
   await Effect.runPromise(embedded.stop("payment"))
   const body = { userId: "rich", items: [{ productId: "kettle", quantity: 1 }] }
@@ -86,12 +94,7 @@ test("a saga that waits in vain is listed as stuck, with what it waits for and s
   type Listed = { readonly id: string; readonly waitingFor: { readonly step: string } | null }
   const stuck = async () =>
     (await get<{ items: ReadonlyArray<Listed> }>("orchestrator", "/sagas?state=stuck")).items.map((saga) => saga.id)
-  const gauge = async () => {
-    const response = await fetch(`${embedded.adminUrls.get("orchestrator")}/metrics`, {
-      signal: AbortSignal.timeout(10_000)
-    })
-    return (await response.text()).match(/^oncebox_sagas_stuck.*$/gm)
-  }
+  const gauge = () => gauges("sagas_stuck")
   await until("the order at its payment", 20_000, async () => {
     const { waitingFor } = await get<Listed>("orchestrator", `/sagas/${id}`)
     return waitingFor?.step === "pay"
@@ -116,6 +119,34 @@ test("a saga that waits in vain is listed as stuck, with what it waits for and s
   await Effect.runPromise(embedded.start("payment"))
   expect(await ended(id)).toMatchObject({ state: "COMPLETED", waitingFor: null, remaining: [] })
   expect(await stuck()).toEqual([])
+})
+
+test("messages that wait for another build or for their saga are counted until they are decided", async () => {
+  const waiting = () => gauges("saga_handovers", "saga_early")
+  const sql = connect(embedded.owner("sagas"), { name: "test", max: 1 })
+  const aside = { message_id: "waits", saga_id: "s", topic: "t", type: "T", payload: sql.json({}) }
+  const due_at = new Date(Date.now() + 3_600_000)
+  try {
+    await sql`insert into saga_handovers ${sql([
+      { ...aside, due_at },
+      { ...aside, message_id: "waits too", due_at },
+      { ...aside, message_id: "is done", due_at: null }
+    ])}`
+    await sql`insert into saga_early ${sql({ ...aside, attempt: 1, due_at })}`
+    expect(await waiting()).toEqual([
+      'oncebox_saga_handovers{service="orchestrator"} 2',
+      'oncebox_saga_early{service="orchestrator"} 1'
+    ])
+  } finally {
+    await sql`delete from saga_handovers where saga_id = 's'`
+    await sql`delete from saga_early where saga_id = 's'`
+    await sql.end({ timeout: 1 })
+  }
+
+  expect(await waiting()).toEqual([
+    'oncebox_saga_handovers{service="orchestrator"} 0',
+    'oncebox_saga_early{service="orchestrator"} 0'
+  ])
 })
 
 test("a saga on a version that this build lacks is shown with its step, alone and in a list", async () => {
