@@ -1,36 +1,33 @@
-/**
- * `bun run bench`: what the parts cost, in µs of CPU, compared with the saved baseline. Ends with 1 when something costs more
- * than the baseline says by more than the margin.
- *
- *   --save         write the baseline anew
- *   --margin M     such as 0.25, for a quarter (the default)
- *   NAME ...       only these
- */
+/** `bun run bench`: what the parts cost, in µs of CPU, compared with the saved baseline. */
 import { join } from "node:path"
 import { parseArgs } from "node:util"
 import { Effect } from "effect"
+import { argumentsOf } from "../arguments.ts"
 import { runTool } from "../tool.ts"
 import { hopsIn } from "./hop.ts"
 import { inMemory } from "./in-memory.ts"
 import { compare, measure, type Result } from "./measure.ts"
 
-const usage = "usage: bun run bench [--save] [--margin 0.25] [NAME ...]"
+const usage = `bun run bench [options] [NAME ...]
+
+  --save       write the baseline anew
+  --margin M   ends with 1 when something costs more than the baseline says by more than this (0.25, a quarter)`
+
 const baselineFile = join(import.meta.dirname, "baseline.json")
 const dir = join(import.meta.dirname, "..", "..", ".stack", "bench")
 
 const main = Effect.gen(function* () {
-  const { values, positionals: names } = parseArgs({
-    allowPositionals: true,
-    options: {
-      save: { type: "boolean", default: false },
-      margin: { type: "string", default: "0.25" },
-      help: { type: "boolean", default: false }
-    }
-  })
-  if (values.help) {
-    console.log(usage)
-    return 0
-  }
+  const { values, positionals: names } = argumentsOf(usage, () =>
+    parseArgs({
+      args: Bun.argv.slice(2),
+      allowPositionals: true,
+      options: {
+        save: { type: "boolean", default: false },
+        margin: { type: "string", default: "0.25" },
+        help: { type: "boolean", short: "h" }
+      }
+    })
+  )
   const wanted = (name: string) => names.length === 0 || names.includes(name)
   const benches = [...inMemory, ...(yield* hopsIn(dir))].filter(({ name }) => wanted(name))
   const baseline = (yield* Effect.promise(() => Bun.file(baselineFile).json())) as Readonly<Record<string, number>>

@@ -1,23 +1,11 @@
 /**
- * `bun run load`: orders, and what they cost.
- *
- *   --in-flight N      closed loop: N orders at any time (1024)
- *   --rate R           open loop: R orders a second, Poisson arrivals; latency counts from the scheduled arrival
- *   --seconds S        how long to measure (20), after --warm-up S seconds (10)
- *   --seed N           what the mix of orders follows (1)
- *   --coordination C   orchestration or choreography
- *   --definition D     place-order or pay-first
- *   --replicas N       of each service (1)
- *   --embedded         everything in one process, without Kafka and Debezium
- *   --hops             how long each message took to its topic and to its handler, too
- *   --json             the result as one line of JSON
- *   --dir FOLDER       the stack's folder
- *
- * Uses the stack that is up, or starts one. Ends with 1 when stock and money do not add up, or an order did not end as it should.
+ * `bun run load`: orders, and what they cost. Uses the stack that is up, or starts one. Ends with 1 when stock and money do not
+ * add up, or an order did not end as it should.
  */
 import { join } from "node:path"
 import { parseArgs } from "node:util"
 import { topicNames } from "../../services/index.ts"
+import { argumentsOf } from "../arguments.ts"
 import { text, within } from "../wait.ts"
 import { readHops } from "./hops.ts"
 import { Loops, type Load } from "./loops.ts"
@@ -26,30 +14,42 @@ import { makeShop } from "./shop.ts"
 import { embeddedIn, stackIn, type Ends } from "./system.ts"
 import { readUsage, residentBytesOf } from "./usage.ts"
 
-const usage = `usage: bun run load [--in-flight N | --rate R] [--seconds S] [--warm-up S] [--seed N] [--coordination C]
-  [--definition D] [--replicas N] [--embedded] [--hops] [--json] [--dir FOLDER]`
+const usage = `bun run load [options]
+
+  --in-flight N      closed loop: N orders at any time (1024)
+  --rate R           open loop: R orders a second, Poisson arrivals; latency counts from the scheduled arrival
+  --seconds S        how long to measure (20)
+  --warm-up S        for how long before that (10)
+  --seed N           what the mix of orders follows (1)
+  --coordination C   orchestration or choreography
+  --definition D     place-order or pay-first
+  --replicas N       of each service (1)
+  --embedded         everything in one process, without Kafka and Debezium
+  --hops             how long each message took to its topic and to its handler, too
+  --json             the result as one line of JSON
+  --dir FOLDER       the stack's folder (.stack/run)`
 
 const coordinations = ["orchestration", "choreography"] as const
 const definitions = ["place-order", "pay-first"] as const
 
+const known = {
+  "in-flight": { type: "string", default: "1024" },
+  rate: { type: "string" },
+  seconds: { type: "string", default: "20" },
+  "warm-up": { type: "string", default: "10" },
+  seed: { type: "string", default: "1" },
+  coordination: { type: "string", default: "orchestration" },
+  definition: { type: "string", default: "place-order" },
+  replicas: { type: "string", default: "1" },
+  embedded: { type: "boolean", default: false },
+  hops: { type: "boolean", default: false },
+  json: { type: "boolean", default: false },
+  help: { type: "boolean", short: "h" },
+  dir: { type: "string" }
+} as const
+
 const readOptions = () => {
-  const { values } = parseArgs({
-    options: {
-      "in-flight": { type: "string", default: "1024" },
-      rate: { type: "string" },
-      seconds: { type: "string", default: "20" },
-      "warm-up": { type: "string", default: "10" },
-      seed: { type: "string", default: "1" },
-      coordination: { type: "string", default: "orchestration" },
-      definition: { type: "string", default: "place-order" },
-      replicas: { type: "string", default: "1" },
-      embedded: { type: "boolean", default: false },
-      hops: { type: "boolean", default: false },
-      json: { type: "boolean", default: false },
-      help: { type: "boolean", default: false },
-      dir: { type: "string" }
-    }
-  })
+  const { values } = parseArgs({ options: known })
   const number = (name: "in-flight" | "rate" | "seconds" | "warm-up" | "seed" | "replicas", least: number): number => {
     const value = Number(values[name])
     if (!(value >= least)) throw new Error(`--${name} must be a number from ${least}, not ${values[name]}`)
@@ -63,8 +63,11 @@ const readOptions = () => {
   const load: Load =
     values.rate === undefined ? { inFlight: number("in-flight", 1) } : { rate: number("rate", Number.MIN_VALUE) }
   if (values.embedded && number("replicas", 1) > 1) throw new Error("--embedded has one replica of each service")
+  const most = Number(process.env["BUN_CONFIG_MAX_HTTP_REQUESTS"] ?? 256)
+  if ((load.inFlight ?? 0) > most)
+    throw new Error(`Bun's fetch allows ${most} requests at a time: set BUN_CONFIG_MAX_HTTP_REQUESTS`)
   return {
-    ...values,
+    values,
     load,
     seconds: number("seconds", 1),
     warmUp: number("warm-up", 0),
@@ -83,7 +86,7 @@ const drainsWithinMs = 180_000
 const measure = async (options: Options, ends: Ends): Promise<number> => {
   const { load, seconds, warmUp, dir, replicas } = options
   const begunMs = performance.now()
-  const system = await (options.embedded ? embeddedIn(dir, ends) : stackIn(dir, replicas, ends))
+  const system = await (options.values.embedded ? embeddedIn(dir, ends) : stackIn(dir, replicas, ends))
   const shop = makeShop({ ...options, at: system.at })
   const loops = new Loops(shop)
   ends.push(await system.follow(loops.ended))
@@ -109,10 +112,10 @@ const measure = async (options: Options, ends: Ends): Promise<number> => {
     after,
     ownCpu: (own.user + own.system) / 1e6,
     resident,
-    hops: options.hops && system.broker !== undefined ? await readHops(system.broker, topicNames, sinceMs) : [],
+    hops: options.values.hops && system.broker !== undefined ? await readHops(system.broker, topicNames, sinceMs) : [],
     errors: await shop.errors()
   })
-  if (options.json) console.log(JSON.stringify({ ...report, firstAfterMs }))
+  if (options.values.json) console.log(JSON.stringify({ ...report, firstAfterMs }))
   else
     for (const line of [`the first order had ended ${firstAfterMs} ms after the start`, ...linesOf(report)])
       console.log(line)
@@ -121,20 +124,12 @@ const measure = async (options: Options, ends: Ends): Promise<number> => {
 
 const main = async (): Promise<number> => {
   const ends: Ends = []
+  const options = argumentsOf(usage, readOptions)
   try {
-    const options = readOptions()
-    if (options.help) {
-      console.log(usage)
-      return 0
-    }
-    const most = Number(process.env["BUN_CONFIG_MAX_HTTP_REQUESTS"] ?? 256)
-    if ((options.load.inFlight ?? 0) > most)
-      throw new Error(`Bun's fetch allows ${most} requests at a time: set BUN_CONFIG_MAX_HTTP_REQUESTS`)
     return await measure(options, ends)
   } catch (error) {
     console.error(text(error))
-    console.error(usage)
-    return 2
+    return 1
   } finally {
     for (const end of ends.reverse()) await Promise.resolve(end()).catch((error) => console.error(text(error)))
   }

@@ -1,5 +1,5 @@
 /** What is ordered, what should come of it, and whether stock and money add up afterwards. */
-import { seeded } from "../../outbox/testing/simulation/choices.ts"
+import { random as randomOf } from "oncebox/testing"
 import { Hopeless, text, until } from "../wait.ts"
 
 /** Where the system answers. Orders go to its replicas in turn. */
@@ -75,8 +75,7 @@ const read = async <A>(url: string): Promise<A> =>
 
 /** One order in twenty asks for a product that is sold out, one in ten comes from a user without money. */
 export const makeShop = ({ at, seed, coordination, definition }: ShopOptions): Shop => {
-  const choices = seeded(seed)
-  const random = () => choices.pick(2 ** 32) / 2 ** 32
+  const random = randomOf(seed)
   const run = Date.now().toString(36)
   const products: ReadonlyArray<Product> = Array.from({ length: 50 }, (_, n) => ({
     id: `p${n}-${run}`,
