@@ -23,10 +23,9 @@ export const timersLane = (context: LaneContext, lane: StoreLane, store: Store["
     const table = participant.tables[name]
     return table === undefined ? [] : [{ table, handler, paused: new Map<string, number>() }]
   })
-  return Effect.forEach(tables, (entry) => look(context, lane, store, entry), { discard: true }).pipe(
-    Effect.delay(lookEvery),
-    Effect.forever
-  )
+  // a full pass may have left some: it is not waited for the next look to take them
+  const lookAt = (timer: Timer) => look(context, lane, store, timer).pipe(Effect.repeat({ while: (full) => full }))
+  return Effect.forEach(tables, lookAt, { discard: true }).pipe(Effect.delay(lookEvery), Effect.forever)
 }
 
 interface Timer {
@@ -36,17 +35,18 @@ interface Timer {
   readonly paused: Map<string, number>
 }
 
+/** Decides what is due, as much as one pass takes; true when it was all decided and there may be more. */
 const look = Effect.fnUntraced(function* (
   context: LaneContext,
   lane: StoreLane,
   store: Store["Service"],
   timer: Timer
-) {
+): Effect.fn.Return<boolean> {
   const { table, handler, paused } = timer
   const now = yield* Clock.currentTimeMillis
   for (const [key, until] of paused) if (until <= now) paused.delete(key)
   const due = yield* untilCommitted(context, store.nextDue(table))
-  if (due === null || due.getTime() > now) return
+  if (due === null || due.getTime() > now) return false
   const input: DueInput = { _tag: "due", table, handler, limit }
   const { decided, failed, left } = yield* untilCommitted(
     context,
@@ -66,4 +66,5 @@ const look = Effect.fnUntraced(function* (
     yield* Effect.logWarning(
       `${context.participant.name}: ${left.length} due ${table.name} are left to another build, such as ${first.key}: ${first.detail}`
     )
+  return decided === limit
 })
