@@ -91,7 +91,7 @@ export const startRetention = (
           outbox.dropped++
         }
       }
-      outbox.dropped += yield* outbox.pool.use(dropOld)
+      for (let dropped = 1; dropped > 0; outbox.dropped += dropped) dropped = yield* outbox.pool.use(dropOld)
     })
     const look = Effect.forEach(
       outboxes,
