@@ -41,6 +41,9 @@ interface Outbox {
   dropped: number
 }
 
+/** Counting the rows of a slot may take minutes, in which nobody waits for it. */
+const patience = { transactionMs: 600_000, answerMs: 615_000 }
+
 /** Looks for what may go for as long as the scope is open. */
 export const startRetention = (
   options: RetentionOptions
@@ -50,7 +53,10 @@ export const startRetention = (
     const keepMs = Duration.toMillis(Duration.fromInputUnsafe(options.keep))
     const outboxes = yield* Effect.forEach(options.outboxes, ({ name, database }) =>
       Effect.acquireRelease(
-        Effect.sync((): Outbox => ({ name, pool: new Pool(database, { name: "retention", max: 1 }), dropped: 0 })),
+        Effect.sync((): Outbox => {
+          const options = { ...database, bounds: { ...patience, ...database.bounds } }
+          return { name, pool: new Pool(options, { name: "retention", max: 1 }), dropped: 0 }
+        }),
         ({ pool }) => Effect.promise(() => pool.close())
       )
     )

@@ -5,6 +5,7 @@ import { Broker } from "../broker/broker.ts"
 import { makeInProcess } from "../broker/in-process.ts"
 import { Offsets } from "../broker/offsets.ts"
 import { startAuditor } from "../delivery/auditor.ts"
+import { boundsOf } from "../store/connection.ts"
 import { startRetention, type Retention } from "../delivery/retention.ts"
 import { Topic } from "../message.ts"
 import { Outbox } from "../store/outbox.ts"
@@ -83,7 +84,7 @@ const onNotes = (
     name,
     () =>
       Effect.runPromise(Effect.scoped(Effect.flatMap(worldOf(topics), (world) => Effect.promise(() => body(world))))),
-    60_000
+    120_000
   )
 
 const heldBecause = ({ retention }: World, slot: number, reason: RegExp) =>
@@ -136,6 +137,21 @@ describe("retention", () => {
     await heldBecause(world, slot, /it holds 3 rows, and 2 were audited/)
 
     expect(await world.exists(slot)).toBe(true)
+  })
+
+  onNotes("may take longer over a slot than a pass may take", async (world) => {
+    const { superuser } = world.db
+    const takesMs = boundsOf(world.db.auditor).transactionMs + 1_000
+    const slot = await world.write(1)
+    await superuser.unsafe(`
+      create function dawdle() returns event_trigger language plpgsql as
+        $$ begin
+          perform pg_sleep(${takesMs / 1_000}) from pg_event_trigger_dropped_objects() where object_name = 'outbox_${slot}';
+        end $$;
+      create event trigger dawdle on sql_drop when tag in ('DROP TABLE') execute function dawdle()`)
+    for (const group of readers) await world.consume(group, 1)
+
+    await until("it is gone", 2 * happensWithinMs + takesMs, async () => !(await world.exists(slot)))
   })
 
   onNotes("drops the inbox's partitions outside its window, and keys that are two days old", async ({ db }) => {
