@@ -13,7 +13,7 @@ import { discardAll, dueOf, harmless, lettersAt, unexpected } from "./parked.ts"
 import { contracts, recordsOf, type Source } from "./records.ts"
 
 const seed = Number(process.env["SEED"] ?? 20260301)
-/** PER_TYPE=2000 takes about a quarter of an hour. */
+/** PER_TYPE=2000 is half a million records, and took eleven minutes on two busy cores (2026-11-21). */
 const perType = Number(process.env["PER_TYPE"] ?? 50)
 const perTurn = 500
 const ordersPerTurn = 2
