@@ -9,6 +9,7 @@ import { Duration, Effect, Schedule, Schema, type Scope } from "effect"
 import type { BrokerError } from "../broker/broker.ts"
 import { Offsets, type ByPartition, type Extent } from "../broker/offsets.ts"
 import type { Sql } from "../store/connection.ts"
+import type { InboxWindow } from "../store/inbox.ts"
 import { Pool } from "../store/pool.ts"
 import type { StoreUnavailable } from "../store/store.ts"
 import type { Audited } from "./audit-look.ts"
@@ -42,8 +43,8 @@ interface Outbox {
   readonly held: Map<number, { readonly ends: ByPartition<Extent>; readonly reason: string }>
 }
 
-/** Before a slot is dropped its rows are counted, all of a day's. Nobody waits for that: the slot is too old to be written. */
-const counting = { transactionMs: 300_000, answerMs: 315_000 }
+/** Before a slot is dropped its rows are counted, which may take minutes: nobody waits for that, it is too old to be written. */
+const patience = { transactionMs: 600_000, answerMs: 615_000 }
 
 /** Looks for what may go for as long as the scope is open. */
 export const startRetention = (
@@ -55,11 +56,8 @@ export const startRetention = (
     const outboxes = yield* Effect.forEach(options.outboxes, ({ name, database }) =>
       Effect.acquireRelease(
         Effect.sync((): Outbox => {
-          const pool = new Pool(
-            { ...database, bounds: { ...database.bounds, ...counting } },
-            { name: "retention", max: 1 }
-          )
-          return { name, pool, dropped: 0, held: new Map() }
+          const options = { ...database, bounds: { ...patience, ...database.bounds } }
+          return { name, pool: new Pool(options, { name: "retention", max: 1 }), dropped: 0, held: new Map() }
         }),
         ({ pool }) => Effect.promise(() => pool.close())
       )
@@ -67,8 +65,7 @@ export const startRetention = (
     const topics = [...new Set(options.consumers.flatMap((consumer) => consumer.topics))]
     const kept = yield* offsets.kept(topics)
     for (const { name, pool } of outboxes) {
-      const windowMs = yield* pool.use(windowOf)
-      const message = forgotten(name, windowMs, keepMs, kept)
+      const message = forgotten(name, yield* pool.use(windowOf), keepMs, kept)
       if (message !== undefined) return yield* new RetentionRefused({ message })
     }
 
@@ -97,7 +94,7 @@ export const startRetention = (
           outbox.dropped++
         }
       }
-      outbox.dropped += yield* outbox.pool.use(dropOld)
+      for (let dropped = 1; dropped > 0; outbox.dropped += dropped) dropped = yield* outbox.pool.use(dropOld)
     })
     const look = Effect.forEach(
       outboxes,
@@ -122,23 +119,33 @@ export const startRetention = (
     }
   })
 
-/** What comes again must meet an inbox that still knows whether it was seen. Says what may come later than that. */
+/** What comes again must meet an inbox that still knows whether it was seen. Says what may come later than that, and what to change. */
 const forgotten = (
   name: string,
-  windowMs: number,
+  { slotMs, slots }: InboxWindow,
   keepMs: number,
   kept: ReadonlyMap<string, number>
 ): string | undefined => {
+  const windowMs = slotMs * slots
   const [topic, longest = 0] = [...kept].toSorted(([, one], [, other]) => other - one)[0] ?? []
-  const what =
+  if (keepMs <= windowMs && longest <= windowMs) return undefined
+  const [what, less] =
     keepMs > windowMs
-      ? `the outbox would be kept for ${hours(keepMs)}`
-      : longest > windowMs
-        ? `topic ${topic} keeps records for up to ${hours(longest)} (retention.ms and segment.ms)`
-        : undefined
-  if (what === undefined) return undefined
-  return `${name}: ${what}, and its inbox knows what it has seen for ${hours(windowMs)}: keep less, or make the inbox's window wider (inbox_slots)`
+      ? [`the outbox would be kept for ${hours(keepMs)}`, "keep it for less"]
+      : [
+          `topic ${topic} keeps records for up to ${hours(longest)} (retention.ms and segment.ms)`,
+          "lower the topic's retention.ms or segment.ms"
+        ]
+  const enough = Math.ceil(Math.max(keepMs, longest) / slotMs)
+  const wider =
+    enough > mostSlots
+      ? ""
+      : `, or run "update oncebox_settings set inbox_slots = ${enough}" as its owner and restart what uses it`
+  return `${name}: ${what}, and its inbox knows what it has seen for ${hours(windowMs)}: ${less}${wider}`
 }
+
+/** What `oncebox_settings` takes. */
+const mostSlots = 400
 
 const hours = (ms: number): string => `${Math.round(ms / 36_000) / 100} h`
 
@@ -148,10 +155,11 @@ const isPast = (then: ByPartition<Extent>, committed: ByPartition<bigint>, topic
     return first >= end || (committed.get(name) ?? -1n) >= end
   })
 
-const windowOf = async (sql: Sql): Promise<number> => {
-  const [found] = await sql<Array<{ window_ms: number }>>`
-    select slot_ms * inbox_slots as window_ms from oncebox_settings`
-  return found?.window_ms ?? 0
+const windowOf = async (sql: Sql): Promise<InboxWindow> => {
+  const [found] = await sql<Array<InboxWindow>>`
+    select slot_ms as "slotMs", inbox_slots as slots from oncebox_settings`
+  if (found === undefined) throw new Error("oncebox_settings is empty: run the library's migrations")
+  return found
 }
 
 /** Slots whose end is so long ago and that were audited, the oldest first. */

@@ -77,7 +77,7 @@ describe("migrations", () => {
       "oncebox/0001_oncebox.sql",
       "oncebox/0002_dead_letters.sql",
       "oncebox/0003_audit.sql",
-      "oncebox/0004_drop_put_aside.sql",
+      "oncebox/0004_short_drops.sql",
       "shop/0001_goods.sql",
       "shop/0002_prices.sql"
     ])
@@ -110,7 +110,7 @@ describe("migrations", () => {
       "oncebox/0001_oncebox.sql",
       "oncebox/0002_dead_letters.sql",
       "oncebox/0003_audit.sql",
-      "oncebox/0004_drop_put_aside.sql",
+      "oncebox/0004_short_drops.sql",
       "oncebox-saga/0001_sagas.sql",
       "oncebox-saga/0002_handovers.sql",
       "oncebox-saga/0003_early.sql",

@@ -171,29 +171,39 @@ export const ended = (stack: Stack, placed: ReadonlyMap<string, Planned>, count?
     throw new Error(`${found.length} of ${placed.size} have`)
   })
 
+/** The ends of the topics; fails when a consumer group has yet to read what lies before them. */
+const allRead = async (stack: Stack): Promise<ReadonlyMap<string, bigint>> => {
+  const ends = await stack.tape.caughtUp()
+  const behind = await stack.tape.admin(async (admin) => {
+    const lags = await Promise.all(
+      groups.map(async ({ group, topics }) =>
+        (await admin.fetchOffsets({ groupId: group, topics: [...topics] })).flatMap(({ topic, partitions }) =>
+          partitions.flatMap(({ partition, offset }) => {
+            const end = ends.get(partitionOf({ topic, partition })) ?? 0n
+            return BigInt(offset) >= end || end === 0n
+              ? []
+              : [`${group} at ${offset} of ${end} of ${topic}/${partition}`]
+          })
+        )
+      )
+    )
+    return lags.flat()
+  })
+  if (behind.length > 0) throw new Error(behind.slice(0, 5).join("; "))
+  return ends
+}
+
+/** Returns when the consumer groups have once read all that lay on the topics. */
+export const consumed = (stack: Stack): Promise<void> =>
+  until("consumed", settlesWithinMs, async () => (await allRead(stack)).size > 0, 250)
+
 /**
  * Returns when all that the outboxes hold lies on the topics and all that lies there was consumed. Nothing moves then
  * but timers and new requests: the outboxes are read last, so what a pass sent before it let go of its offsets is in it.
  */
 export const quiet = (stack: Stack): Promise<void> =>
   until("quiet", settlesWithinMs, async () => {
-    const ends = await stack.tape.caughtUp()
-    const behind = await stack.tape.admin(async (admin) => {
-      const lags = await Promise.all(
-        groups.map(async ({ group, topics }) =>
-          (await admin.fetchOffsets({ groupId: group, topics: [...topics] })).flatMap(({ topic, partitions }) =>
-            partitions.flatMap(({ partition, offset }) => {
-              const end = ends.get(partitionOf({ topic, partition })) ?? 0n
-              return BigInt(offset) >= end || end === 0n
-                ? []
-                : [`${group} at ${offset} of ${end} of ${topic}/${partition}`]
-            })
-          )
-        )
-      )
-      return lags.flat()
-    })
-    if (behind.length > 0) throw new Error(behind.slice(0, 5).join("; "))
+    const ends = await allRead(stack)
     const published = new Set(stack.tape.records.map(({ id }) => id))
     const { outbox } = await readMessages(stack)
     const missing = outbox.filter(({ id }) => !published.has(id))

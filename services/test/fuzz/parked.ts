@@ -14,11 +14,11 @@ import { UserDeletedEvent } from "../../user/contract.ts"
 import { participants } from "../participants.ts"
 import { soundRecord, type Source } from "./records.ts"
 
-/** For each message of a topic so many harmless ones: a participant that parks most of what it is given stops. */
-const share = 4
-
-/** Messages to the same topic's readers that are decided and come to nothing. */
-export const harmless = (source: Source, topic: string): ReadonlyArray<BrokerRecord> =>
+/**
+ * Messages to the same topic's readers that are decided and come to nothing: a participant that parks most of what it is
+ * given stops.
+ */
+export const harmless = (source: Source, topic: string, share = 4): ReadonlyArray<BrokerRecord> =>
   Array.from({ length: share }, () => {
     const orderId = crypto.randomUUID()
     const about = { orderId, userId: "nobody", items: [{ productId: "nothing", quantity: 1 }], payment: fromAccount }
