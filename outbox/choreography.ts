@@ -31,7 +31,12 @@ export const Choreography = {
   join: <T extends Tables>(participant: Participant<T>, reactions: ReadonlyArray<Reaction>): Participant<T> => {
     const own = reactions.filter(({ command }) => participant.messages.has(command))
     return [...Map.groupBy(own, ({ event }) => event)].reduce((joined, [event, lines]) => {
-      const find = (payload: object) => finding(participant, lines, payload)
+      // asked for by each table, and by the decision
+      const known = new WeakMap<object, ReturnType<typeof finding>>()
+      const find = (payload: object) => {
+        if (!known.has(payload)) known.set(payload, finding(participant, lines, payload))
+        return known.get(payload)
+      }
       return joined.on<object>(event as unknown as Contract<object>, {
         coordination: "choreography",
         touches: Object.fromEntries(

@@ -80,13 +80,13 @@ export class Clients {
 
   private answered({ to, request, idempotencyKey: key }: ClientRequest, outcome: Outcome | undefined): void {
     const said = outcome === undefined ? " (not answered)" : ""
-    this.trace.note("client", to, `${request.type} ${key}${said}`, `${JSON.stringify(outcome)} `)
+    this.trace.note("client", to, `${request.type} ${key}${said}`, () => `${JSON.stringify(outcome)} `)
     if (outcome === undefined) return
     this.verdict.count("requests")
     if (outcome._tag !== "done") return void this.verdict.wrong.push(`${to} answered ${key} with ${outcome._tag}`)
-    const reply = JSON.stringify(outcome.reply)
-    if (this.replies.has(key) && JSON.stringify(this.replies.get(key)) !== reply)
-      this.verdict.wrong.push(`${to} answered ${key} in two ways: ${reply}`)
+    const earlier = this.replies.get(key)
+    if (this.replies.has(key) && JSON.stringify(earlier) !== JSON.stringify(outcome.reply))
+      this.verdict.wrong.push(`${to} answered ${key} in two ways: ${JSON.stringify(outcome.reply)}`)
     this.replies.set(key, outcome.reply)
   }
 }
