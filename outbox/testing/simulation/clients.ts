@@ -7,8 +7,9 @@ import type { ClientRequest } from "./scenario.ts"
 import type { Trace } from "./trace.ts"
 import type { Verdict } from "./verdict.ts"
 
-/** The most requests of one pass. */
+/** The most requests of one pass, while faults befall the system and afterwards. */
 const mostAtOnce = 4
+const mostAtOnceHealed = 50
 
 export class Clients {
   readonly replies = new Map<string, unknown>()
@@ -28,10 +29,15 @@ export class Clients {
     return this.waiting.length > 0
   }
 
+  /** Everybody who still waits asks; no fault befalls them. */
+  askAll(): void {
+    while (this.anyWaiting) this.ask(() => "commits", mostAtOnceHealed)
+  }
+
   /** Some clients of one participant ask, in one pass. */
-  ask(fate: () => Fate): void {
+  ask(fate: () => Fate, mostOfThem = mostAtOnce): void {
     const { to } = this.waiting[this.choices.pick(this.waiting.length)] ?? {}
-    const most = 1 + this.choices.pick(mostAtOnce)
+    const most = 1 + this.choices.pick(mostOfThem)
     const asking = this.waiting.filter((request) => request.to === to).slice(0, most)
     this.send(asking, fate())
     // clients that are in doubt ask again

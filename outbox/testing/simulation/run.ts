@@ -51,6 +51,8 @@ const waits = [10, 100, 1_000, 31_000, 61_000, 310_000] as const
 export class Run {
   private now = beginning
   private ids = 0
+  /** What the ids of a moment begin with. */
+  private dated = { at: 0, prefix: "" }
   private readonly verdict = new Verdict()
   private readonly topics = new Topics()
   private readonly nodes: ReadonlyArray<Node>
@@ -114,8 +116,11 @@ export class Run {
   }
 
   private readonly newId = (): string => {
-    const time = this.now.toString(16).padStart(12, "0")
-    return `${time.slice(0, 8)}-${time.slice(8)}-7000-8000-${(++this.ids).toString(16).padStart(12, "0")}`
+    if (this.now !== this.dated.at) {
+      const time = this.now.toString(16).padStart(12, "0")
+      this.dated = { at: this.now, prefix: `${time.slice(0, 8)}-${time.slice(8)}-7000-8000-` }
+    }
+    return this.dated.prefix + (++this.ids).toString(16).padStart(12, "0")
   }
 
   private nodesOf({ participants, laterBuilds = [] }: Scenario): ReadonlyArray<Node> {
@@ -281,7 +286,7 @@ export class Run {
     for (let round = 0; round < mostRounds; round++) {
       if (this.verdict.wrong.length > 0) return
       this.now += 1
-      while (this.clients.anyWaiting) this.clients.ask(() => "commits")
+      this.clients.askAll()
       if (this.moves()) continue
       const next = Math.min(...this.nodes.map((node) => node.nextDue()))
       if (next === Number.POSITIVE_INFINITY) return
