@@ -31,12 +31,7 @@ export const Choreography = {
   join: <T extends Tables>(participant: Participant<T>, reactions: ReadonlyArray<Reaction>): Participant<T> => {
     const own = reactions.filter(({ command }) => participant.messages.has(command))
     return [...Map.groupBy(own, ({ event }) => event)].reduce((joined, [event, lines]) => {
-      // asked for by each table, and by the decision
-      const known = new WeakMap<object, ReturnType<typeof finding>>()
-      const find = (payload: object) => {
-        if (!known.has(payload)) known.set(payload, finding(participant, lines, payload))
-        return known.get(payload)
-      }
+      const find = (payload: object) => finding(participant, lines, payload)
       return joined.on<object>(event as unknown as Contract<object>, {
         coordination: "choreography",
         touches: Object.fromEntries(

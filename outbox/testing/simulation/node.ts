@@ -72,7 +72,7 @@ export class Node {
   private readonly fates: Array<Fate> = []
   /** The records in hand by their messages' ids. */
   private inHand: ReadonlyMap<string, BrokerRecord> = new Map()
-  /** Ids of what the attempt at hand has decided so far, and what it is about to write. */
+  /** The ids of what the attempt at hand has decided so far, and what it is about to write. */
   private readonly deciding: Array<string> = []
   private writing: ReadonlyArray<{
     readonly table: string
@@ -162,7 +162,8 @@ export class Node {
   private afterCommit({ outbox }: Writes): Effect.Effect<void, StoreUnavailable> {
     for (const id of this.deciding.splice(0)) {
       const record = this.inHand.get(id)
-      if (record !== undefined) this.surroundings.decided(this, record)
+      if (record === undefined) throw new Error(`${this.name} decided ${id}, which it was not given`)
+      this.surroundings.decided(this, record)
     }
     for (const { table, before, after } of this.writing) this.surroundings.wrote(this, table, before, after)
     this.surroundings.sent(outbox)

@@ -13,15 +13,8 @@ export interface Reading {
   committed: number
 }
 
-/** A key as records have it, and where they go. */
-interface Keyed {
-  readonly key: Uint8Array
-  readonly partition: number
-}
-
 export class Topics {
   private readonly logs = new Map<string, ReadonlyArray<Array<BrokerRecord>>>()
-  private readonly keys = new Map<string, Keyed>()
 
   /** The partitions of a topic, which exists as soon as it is named. */
   partitions(topic: string): ReadonlyArray<Array<BrokerRecord>> {
@@ -32,19 +25,11 @@ export class Topics {
     return made
   }
 
-  publish({ topic, key: text, value, headers }: Outbound): void {
-    const { key, partition } = this.keyed(text)
+  publish({ topic, key, value, headers }: Outbound): void {
+    const partition = hashOf(key) % partitionsPerTopic
     const log = this.partitions(topic)[partition]
     const bytes = typeof value === "string" ? Buffer.from(value) : value
-    log?.push({ topic, partition, offset: BigInt(log.length), key, value: bytes, headers })
-  }
-
-  private keyed(text: string): Keyed {
-    const known = this.keys.get(text)
-    if (known !== undefined) return known
-    const made = { key: Buffer.from(text), partition: hashOf(text) % partitionsPerTopic }
-    this.keys.set(text, made)
-    return made
+    log?.push({ topic, partition, offset: BigInt(log.length), key: Buffer.from(key), value: bytes, headers })
   }
 
   /** A group that reads these topics from their beginning. */
