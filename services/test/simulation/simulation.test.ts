@@ -9,7 +9,7 @@ import { shop } from "./shop.ts"
 setDefaultTimeout(1_200_000)
 
 /** So many, and a tenth of them once more in small runs: about a minute. */
-const sagas = 100_000
+const sagas = 80_000
 
 const command = async (...parameters: ReadonlyArray<string>) => {
   const child = Bun.spawn([process.execPath, join(import.meta.dir, "main.ts"), ...parameters], {
