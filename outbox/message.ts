@@ -132,10 +132,13 @@ export const maxPayloadLength = 262_144
 /** How deep a message's data may nest. Beyond some thousands of levels neither JSON.stringify nor Postgres can write it. */
 export const maxDepth = 100
 
-const isDeeper = (data: unknown, levels: number): boolean =>
-  typeof data === "object" &&
-  data !== null &&
-  (levels === 0 || Object.values(data).some((part) => isDeeper(part, levels - 1)))
+const isDeeper = (data: unknown, levels: number): boolean => {
+  if (typeof data !== "object" || data === null) return false
+  if (levels === 0) return true
+  // plain data has no keys but its own
+  for (const key in data) if (isDeeper((data as Readonly<Record<string, unknown>>)[key], levels - 1)) return true
+  return false
+}
 
 /** The longest key of a message, in characters; also the longest that Postgres can index whatever it is made of. */
 export const maxKeyLength = 512

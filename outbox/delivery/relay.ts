@@ -10,11 +10,9 @@ import type { Sql } from "../store/connection.ts"
 import { StoreUnavailable } from "../store/store.ts"
 
 /** The record that Debezium would make of the row. */
-export const recordOf = (message: OutboxMessage, source: string, createdAt: Date): Outbound => ({
-  topic: message.topic,
-  key: message.key,
-  value: message.payload,
-  headers: {
+export const recordOf = (message: OutboxMessage, source: string, createdAt: Date): Outbound => {
+  const { topic, key, payload: value, causation, definition, traceparent } = message
+  const headers: Record<string, string> = {
     id: message.id,
     ce_id: message.id,
     ce_type: message.type,
@@ -23,12 +21,13 @@ export const recordOf = (message: OutboxMessage, source: string, createdAt: Date
     ce_specversion: "1.0",
     correlation: message.correlation,
     coordination: message.coordination,
-    schema_version: String(message.schemaVersion),
-    ...(message.causation === null ? {} : { causation: message.causation }),
-    ...(message.definition === null ? {} : { definition: message.definition }),
-    ...(message.traceparent === null ? {} : { traceparent: message.traceparent })
+    schema_version: String(message.schemaVersion)
   }
-})
+  if (causation !== null) headers["causation"] = causation
+  if (definition !== null) headers["definition"] = definition
+  if (traceparent !== null) headers["traceparent"] = traceparent
+  return { topic, key, value, headers }
+}
 
 /** A row of the outbox as `outboxColumns` reads it. */
 export type OutboxRow = Omit<OutboxMessage, "schemaVersion"> & { readonly schema_version: number }

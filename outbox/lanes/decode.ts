@@ -55,6 +55,11 @@ export const readRecord = (
   redrive = false
 ): MessageInput | UnreadableInput | Skipped => {
   const type = headerOf(record, "ce_type")
+  const topic = reader.topics.get(record.topic)
+  const contract = type === undefined ? undefined : topic?.catalogue.get(type)
+  const handler = contract && reader.handlers.get(contract)
+  // much of a topic is not ours: nothing else is looked at
+  if (contract !== undefined && handler === undefined) return { _tag: "skipped", known: true }
   const id = headerOf(record, "id")
   const key = textOf(record.key)
   const park = (reason: ParkReason, detail: string): UnreadableInput => ({
@@ -70,16 +75,11 @@ export const readRecord = (
     }
   })
   if (type === undefined) return park("unreadable", "header ce_type is missing, repeated or not plain text")
-  const topic = reader.topics.get(record.topic)
-  const contract = topic?.catalogue.get(type)
-  if (contract === undefined) {
+  if (contract === undefined || handler === undefined) {
     return topic?.kind === "commands"
       ? park("unknown-type", `${record.topic} carries no ${type}`)
       : { _tag: "skipped", known: false }
   }
-  const handler = reader.handlers.get(contract)
-  if (handler === undefined) return { _tag: "skipped", known: true }
-
   if (id === undefined || !isUuid(id))
     return park("unreadable", "header id is missing, repeated or not a lower-case UUID")
   if (key === undefined) return park("unreadable", "the record has no key that is UTF-8")

@@ -189,7 +189,9 @@ export class Pass {
 
   private run(input: MessageInput | RequestInput, now: Date): Outcome | "cut" {
     const context: Context = { ...causeOf(input), now, newId: this.environment.newId }
-    const origin = { ...context, causation: input._tag === "message" ? context.id : input.causation }
+    const { correlation, coordination, definition, traceparent } = context
+    const causation = input._tag === "message" ? context.id : input.causation
+    const origin: Origin = { correlation, causation, coordination, definition, traceparent }
     try {
       const decision = input.handler.decide(this.view, input.payload, context)
       const messages = (decision.send ?? []).map((outgoing) => seal(outgoing, origin, this.environment.newId))
@@ -208,6 +210,7 @@ export class Pass {
 
   /** Of the calls asked for, those that no earlier decision of this pass asked for. */
   private newCalls(asked: ReadonlyArray<OutgoingCall>, origin: Origin): ReadonlyArray<NewCall> {
+    if (asked.length === 0) return []
     const fresh = new Map<string, NewCall>()
     for (const each of asked) {
       const call = sealCall(each, origin, this.environment.calls)

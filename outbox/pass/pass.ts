@@ -29,28 +29,38 @@ const decideAll = (
   faults: Faults,
   tries = 1
 ): Effect.Effect<ReadonlyArray<Outcome>, StoreError> =>
-  attempt(environment, inputs, faults).pipe(
-    Effect.flatMap((result) => {
+  Effect.matchEffect(attempt(environment, inputs, faults), {
+    onSuccess: (result) => {
       if (result._tag === "faulty") return decideAll(environment, inputs, new Map([...faults, ...result.faults]))
       if (result._tag === "committed") return Effect.succeed(result.outcomes)
       return inParts(environment, [inputs.slice(0, result.before), inputs.slice(result.before)], faults)
-    }),
-    Effect.catchTag("KeyTaken", ({ table }) => {
+    },
+    onFailure: (error) => {
+      if (error._tag === "StoreUnavailable") return Effect.fail(error)
+      if (error._tag === "RowRefused") return withoutRefused(environment, inputs, faults, error)
       // the next load finds the row, unless its key is in another form than Postgres returns it in
-      if (tries < mostTries) return decideAll(environment, inputs, faults, tries + 1)
-      return Effect.fail(keyNotFound(table))
-    }),
-    Effect.catchTag("RowRefused", (refused) => {
-      const [only] = inputs
-      if (inputs.length === 1 && only !== undefined && !faults.has(only)) {
-        const fault: Fault = { reason: "row-refused", detail: `${refused.table}: ${refused.message}` }
-        return decideAll(environment, inputs, new Map([[only, fault]]))
-      }
-      if (inputs.length <= 1) return Effect.die(refused)
-      const one = inputs.map((input) => [input])
-      return inParts(environment, one, faults)
-    })
-  )
+      return tries < mostTries
+        ? decideAll(environment, inputs, faults, tries + 1)
+        : withoutRefused(environment, inputs, faults, keyNotFound(error.table))
+    }
+  })
+
+/** Finds out whose row was refused, one input at a time, and decides the others. */
+const withoutRefused = (
+  environment: PassEnvironment,
+  inputs: ReadonlyArray<Input>,
+  faults: Faults,
+  refused: RowRefused
+): Effect.Effect<ReadonlyArray<Outcome>, StoreError> => {
+  const [only] = inputs
+  if (inputs.length === 1 && only !== undefined && !faults.has(only)) {
+    const fault: Fault = { reason: "row-refused", detail: `${refused.table}: ${refused.message}` }
+    return decideAll(environment, inputs, new Map([[only, fault]]))
+  }
+  if (inputs.length <= 1) return Effect.die(refused)
+  const one = inputs.map((input) => [input])
+  return inParts(environment, one, faults)
+}
 
 const inParts = (environment: PassEnvironment, parts: ReadonlyArray<ReadonlyArray<Input>>, faults: Faults) =>
   Effect.map(

@@ -30,6 +30,7 @@ export const park = (letters: Letters, { redriven, ...letter }: Parking, now: Da
 export const firstParked = (letters: Letters, keys: Opening["parkedKeys"]): ReadonlyMap<string, Place> => {
   const asked = new Set(keys.map(([topic, key]) => parkedKey(topic, key)))
   const found = new Map<string, Place>()
+  if (asked.size === 0) return found
   for (const { key, record, discardedAt } of inOrder(letters)) {
     const lane = parkedKey(record.topic, key ?? "")
     if (discardedAt === null && asked.has(lane) && !found.has(lane)) found.set(lane, record)

@@ -12,6 +12,7 @@ import {
   type Opening,
   type StoredDeadLetter,
   type StoreLane,
+  type Transaction,
   type Writes
 } from "./store.ts"
 import { calls } from "./calls.ts"
@@ -109,54 +110,64 @@ const dueAt = (row: object): Date | null => ("due_at" in row && row.due_at insta
 
 /** A lane whose transactions are open as many at a time as `turn` permits. */
 export const memoryLane = (database: MemoryDatabase, turn: Semaphore.Semaphore): StoreLane => ({
-  begin: Effect.fnUntraced(function* (opening: Opening) {
-    yield* turn.take(1)
-    let open = true
-    const end = Effect.suspend(() => {
-      if (!open) return Effect.void
-      open = false
-      return Effect.asVoid(turn.release(1))
-    })
-    const now = new Date(yield* Clock.currentTimeMillis)
-    const inbox = entry(database.inbox, opening.consumer, () => new Set<string>())
-    const letters = lettersOf(database, opening.consumer)
-    const unparked = new Set(opening.unpark.filter((id) => letters.get(id)?.discardedAt === null))
-    const kept = new Map([...letters].filter(([id]) => !unparked.has(id)))
-    const claimed = new Set(opening.claims.map(({ id }) => id).filter((id) => !inbox.has(id) && !kept.has(id)))
-    const load = (loads: ReadonlyArray<Load>) =>
-      loads.map(({ table, keys }) => {
-        const rows = database.tables.get(table.name)
-        return keys.flatMap((key) => rows?.get(key) ?? [])
+  begin: (opening: Opening) =>
+    Effect.map(Effect.andThen(turn.take(1), Clock.currentTimeMillis), (now) => {
+      const transaction = begun(database, opening, new Date(now))
+      let open = true
+      const end = Effect.suspend(() => {
+        if (!open) return Effect.void
+        open = false
+        return Effect.asVoid(turn.release(1))
       })
-    return {
-      now,
-      claimed,
-      settled: new Set(opening.parking.filter((id) => inbox.has(id) || letters.has(id))),
-      parkedKeys: firstParked(kept, opening.parkedKeys),
-      due: opening.due === undefined ? [] : dueRows(database, opening.due, now),
-      rows: load(opening.loads),
-      load: (loads) => Effect.sync(() => load(loads)),
-      rollback: end,
-      commit: (writes) =>
-        Effect.gen(function* () {
-          const refused = refusal(database, writes) ?? refusedCall(database.tables.get(calls.name), writes.calls)
-          if (refused !== undefined) return yield* refused
-          for (const id of unparked) letters.delete(id)
-          for (const id of claimed) inbox.add(id)
-          for (const letter of writes.parked) if (!inbox.has(letter.id)) park(letters, letter, now)
-          for (const { table, inserts, updates } of writes.changes) {
-            if (table.kind === "log") entry(database.logs, table.name, () => []).push(...inserts)
-            else {
-              const rows = entry(database.tables, table.name, () => new Map<string, object>())
-              for (const row of [...inserts, ...updates]) rows.set(keyOf(table, row), row)
-            }
-          }
-          askFor(callsOf(database), writes.calls, now)
-          database.outbox.push(...writes.outbox)
-        }).pipe(Effect.ensuring(end))
-    }
-  })
+      return {
+        ...transaction,
+        rollback: end,
+        commit: (writes) => Effect.ensuring(transaction.commit(writes), end)
+      }
+    })
 })
+
+/** A transaction that nobody waits for: what others commit meanwhile is there for it, too. */
+export const begun = (database: MemoryDatabase, opening: Opening, now: Date): Transaction => {
+  const inbox = entry(database.inbox, opening.consumer, () => new Set<string>())
+  const letters = lettersOf(database, opening.consumer)
+  const unparked = new Set(opening.unpark.filter((id) => letters.get(id)?.discardedAt === null))
+  const kept = unparked.size === 0 ? letters : new Map([...letters].filter(([id]) => !unparked.has(id)))
+  const claimed = new Set(opening.claims.map(({ id }) => id).filter((id) => !inbox.has(id) && !kept.has(id)))
+  const load = (loads: ReadonlyArray<Load>) =>
+    loads.map(({ table, keys }) => {
+      const rows = database.tables.get(table.name)
+      return keys.flatMap((key) => rows?.get(key) ?? [])
+    })
+  return {
+    now,
+    claimed,
+    settled: new Set(opening.parking.filter((id) => inbox.has(id) || letters.has(id))),
+    parkedKeys: firstParked(kept, opening.parkedKeys),
+    due: opening.due === undefined ? [] : dueRows(database, opening.due, now),
+    rows: load(opening.loads),
+    load: (loads) => Effect.sync(() => load(loads)),
+    rollback: Effect.void,
+    commit: (writes) =>
+      Effect.suspend((): Effect.Effect<void, KeyTaken | RowRefused> => {
+        const refused = refusal(database, writes) ?? refusedCall(database.tables.get(calls.name), writes.calls)
+        if (refused !== undefined) return Effect.fail(refused)
+        for (const id of unparked) letters.delete(id)
+        for (const id of claimed) inbox.add(id)
+        for (const letter of writes.parked) if (!inbox.has(letter.id)) park(letters, letter, now)
+        for (const { table, inserts, updates } of writes.changes) {
+          if (table.kind === "log") entry(database.logs, table.name, () => []).push(...inserts)
+          else {
+            const rows = entry(database.tables, table.name, () => new Map<string, object>())
+            for (const row of [...inserts, ...updates]) rows.set(keyOf(table, row), row)
+          }
+        }
+        askFor(callsOf(database), writes.calls, now)
+        database.outbox.push(...writes.outbox)
+        return Effect.void
+      })
+  }
+}
 
 const dueRows = (database: MemoryDatabase, due: NonNullable<Opening["due"]>, now: Date): ReadonlyArray<object> =>
   rowsOf(database, due.table)

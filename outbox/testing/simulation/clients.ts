@@ -7,8 +7,9 @@ import type { ClientRequest } from "./scenario.ts"
 import type { Trace } from "./trace.ts"
 import type { Verdict } from "./verdict.ts"
 
-/** The most requests of one pass. */
+/** The most requests of one pass, while faults befall the system and afterwards. */
 const mostAtOnce = 4
+const mostAtOnceHealed = 50
 
 export class Clients {
   readonly replies = new Map<string, unknown>()
@@ -28,10 +29,15 @@ export class Clients {
     return this.waiting.length > 0
   }
 
+  /** Everybody who still waits asks; no fault befalls them. */
+  askAll(): void {
+    while (this.anyWaiting) this.ask(() => "commits", mostAtOnceHealed)
+  }
+
   /** Some clients of one participant ask, in one pass. */
-  ask(fate: () => Fate): void {
+  ask(fate: () => Fate, mostOfThem = mostAtOnce): void {
     const { to } = this.waiting[this.choices.pick(this.waiting.length)] ?? {}
-    const most = 1 + this.choices.pick(mostAtOnce)
+    const most = 1 + this.choices.pick(mostOfThem)
     const asking = this.waiting.filter((request) => request.to === to).slice(0, most)
     this.send(asking, fate())
     // clients that are in doubt ask again
@@ -80,13 +86,13 @@ export class Clients {
 
   private answered({ to, request, idempotencyKey: key }: ClientRequest, outcome: Outcome | undefined): void {
     const said = outcome === undefined ? " (not answered)" : ""
-    this.trace.note("client", to, `${request.type} ${key}${said}`, `${JSON.stringify(outcome)} `)
+    this.trace.note("client", to, `${request.type} ${key}${said}`, () => `${JSON.stringify(outcome)} `)
     if (outcome === undefined) return
     this.verdict.count("requests")
     if (outcome._tag !== "done") return void this.verdict.wrong.push(`${to} answered ${key} with ${outcome._tag}`)
-    const reply = JSON.stringify(outcome.reply)
-    if (this.replies.has(key) && JSON.stringify(this.replies.get(key)) !== reply)
-      this.verdict.wrong.push(`${to} answered ${key} in two ways: ${reply}`)
+    const earlier = this.replies.get(key)
+    if (this.replies.has(key) && JSON.stringify(earlier) !== JSON.stringify(outcome.reply))
+      this.verdict.wrong.push(`${to} answered ${key} in two ways: ${JSON.stringify(outcome.reply)}`)
     this.replies.set(key, outcome.reply)
   }
 }

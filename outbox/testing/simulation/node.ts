@@ -2,7 +2,7 @@
  * One participant of a simulation: its database, where its group stands on each partition, and the production pass, with
  * whatever befalls it.
  */
-import { Cause, Clock, Effect, Exit } from "effect"
+import { Cause, Effect, Exit } from "effect"
 import type { BrokerRecord } from "../../broker/broker.ts"
 import type { Caller } from "../../calls/caller.ts"
 import { pauseAfter } from "../../calls/caller.ts"
@@ -10,7 +10,8 @@ import { resultInput, withCalls } from "../../calls/results.ts"
 import { readRecord, type Reader } from "../../lanes/decode.ts"
 import { resultOf } from "../../lanes/calls.ts"
 import type { OutboxMessage } from "../../message.ts"
-import type { Input, MessageInput, Outcome, PassEnvironment, RequestInput, UnreadableInput } from "../../pass/inputs.ts"
+import type { AnyHandler } from "../../participant.ts"
+import type { MessageInput, Outcome, PassEnvironment, RequestInput, UnreadableInput } from "../../pass/inputs.ts"
 import { runDue } from "../../pass/due.ts"
 import { runPass } from "../../pass/pass.ts"
 import { takeAndPostpone } from "../../store/memory-calls.ts"
@@ -38,7 +39,9 @@ export interface Surroundings {
   /** Messages that somebody has read already. */
   readonly readings: WeakMap<BrokerRecord, MessageInput>
   readonly store: NonNullable<Scenario["store"]>
-  readonly clock: Clock.Clock
+  readonly now: () => number
+  /** Runs what waits for nothing, under the simulation's time. */
+  readonly run: <A, E>(effect: Effect.Effect<A, E>) => Exit.Exit<A, E>
   readonly newId: () => string
   /** Runs something else of this node, between a pass's last look at its rows and its commit. */
   readonly overlap: (node: Node) => void
@@ -67,8 +70,10 @@ export class Node {
   readonly late: Array<BrokerRecord> = []
   private landed: Array<Landed> = []
   private readonly fates: Array<Fate> = []
-  /** What the attempt at hand has decided so far, and what it is about to write. */
-  private readonly deciding: Array<BrokerRecord> = []
+  /** The records in hand by their messages' ids. */
+  private inHand: ReadonlyMap<string, BrokerRecord> = new Map()
+  /** The ids of what the attempt at hand has decided so far, and what it is about to write. */
+  private readonly deciding: Array<string> = []
   private writing: ReadonlyArray<{
     readonly table: string
     readonly before: object | undefined
@@ -90,7 +95,7 @@ export class Node {
   ) {
     this.name = build.name
     this.participant = remembering(build)
-    this.reader = readerOf(build)
+    this.reader = this.readerOf(build)
     this.readings = topics.readings(subscribed)
     this.environment = {
       consumer: build.name,
@@ -112,7 +117,7 @@ export class Node {
   deploy(participant: AnyParticipant): void {
     this.build = participant
     this.participant = remembering(participant)
-    this.reader = readerOf(participant)
+    this.reader = this.readerOf(participant)
     this.crash()
   }
 
@@ -124,7 +129,7 @@ export class Node {
 
   private pass<A>(pass: Effect.Effect<A, StoreError>, fate: Fate): A | "crashed" | "busy" {
     this.fates.push(fate)
-    const exit = Effect.runSyncExit(Effect.provideService(pass, Clock.Clock, this.surroundings.clock))
+    const exit = this.surroundings.run(pass)
     const left = this.fates.pop()
     if (Exit.isSuccess(exit)) return exit.value
     const error = Cause.squash(exit.cause)
@@ -155,7 +160,11 @@ export class Node {
   }
 
   private afterCommit({ outbox }: Writes): Effect.Effect<void, StoreUnavailable> {
-    for (const record of this.deciding.splice(0)) this.surroundings.decided(this, record)
+    for (const id of this.deciding.splice(0)) {
+      const record = this.inHand.get(id)
+      if (record === undefined) throw new Error(`${this.name} decided ${id}, which it was not given`)
+      this.surroundings.decided(this, record)
+    }
     for (const { table, before, after } of this.writing) this.surroundings.wrote(this, table, before, after)
     this.surroundings.sent(outbox)
     const fate = this.fates.at(-1)
@@ -178,11 +187,13 @@ export class Node {
     const read: Array<readonly [BrokerRecord, MessageInput | UnreadableInput]> = []
     for (const record of records) {
       const input = this.read(record)
-      if (input._tag !== "skipped") read.push([record, input._tag === "message" ? this.noting(input) : input])
+      if (input._tag !== "skipped") read.push([record, input])
     }
     if (read.length === 0) return []
-    const inputs: ReadonlyArray<Input> = read.map(([, input]) => input)
-    const outcomes = this.pass(runPass(this.runnable(), inputs), fate)
+    const outcomes = this.decided(
+      read.map(([, input]) => input),
+      fate
+    )
     if (typeof outcomes === "string") return undefined
     return outcomes.map((outcome, index) => [read[index]?.[0] as BrokerRecord, outcome])
   }
@@ -206,14 +217,14 @@ export class Node {
   redrive(isHopeless: (letter: StoredDeadLetter) => boolean): ReadonlyArray<readonly [BrokerRecord, Outcome]> {
     const letters = this.database.deadLetters.get(this.name)
     const parked = [...(letters?.values() ?? [])].filter(({ discardedAt }) => discardedAt === null)
-    const discardedAt = new Date(this.surroundings.clock.currentTimeMillisUnsafe())
+    const discardedAt = new Date(this.surroundings.now())
     for (const letter of parked.filter(isHopeless)) letters?.set(letter.id, { ...letter, discardedAt })
     const records = parked.filter((letter) => !isHopeless(letter)).map(({ record }) => record)
     const read = records.flatMap((record) => {
       const input = readRecord(this.reader, record, true)
-      return input._tag === "message" ? [this.noting(input)] : []
+      return input._tag === "message" ? [input] : []
     })
-    const outcomes = read.length === 0 ? [] : this.pass(runPass(this.runnable(), read), "commits")
+    const outcomes = read.length === 0 ? [] : this.decided(read, "commits")
     if (typeof outcomes === "string") return []
     return read.flatMap(({ record }, index) => {
       const outcome = outcomes[index]
@@ -221,17 +232,30 @@ export class Node {
     })
   }
 
-  private noting(input: MessageInput): MessageInput {
-    const { handler, record } = input
-    return {
-      ...input,
-      handler: {
-        ...handler,
-        decide: (...given) => {
-          this.deciding.push(record)
-          return handler.decide(...given)
-        }
+  private decided(inputs: ReadonlyArray<MessageInput | UnreadableInput>, fate: Fate) {
+    const before = this.inHand
+    const inHand = new Map<string, BrokerRecord>()
+    // of several records of one message the first is decided
+    for (const input of inputs)
+      if (input._tag === "message" && !inHand.has(input.envelope.id)) inHand.set(input.envelope.id, input.record)
+    this.inHand = inHand
+    const outcomes = this.pass(runPass(this.runnable(), inputs), fate)
+    this.inHand = before
+    return outcomes
+  }
+
+  /** Notes which messages are decided. */
+  private readerOf({ topics, messages }: AnyParticipant): Reader {
+    const noting = (handler: AnyHandler): AnyHandler => ({
+      ...handler,
+      decide: (rows, payload, context) => {
+        this.deciding.push(context.id)
+        return handler.decide(rows, payload, context)
       }
+    })
+    return {
+      topics: new Map(topics.map((topic) => [topic.name, topic])),
+      handlers: new Map([...messages].map(([contract, handler]) => [contract, noting(handler)]))
     }
   }
 
@@ -257,7 +281,7 @@ export class Node {
   }
 
   private isDue(table: string): boolean {
-    return this.earliest(table) <= this.surroundings.clock.currentTimeMillisUnsafe()
+    return this.earliest(table) <= this.surroundings.now()
   }
 
   private earliest(table: string): number {
@@ -333,7 +357,9 @@ export class Node {
   }
 
   private sync<A>(effect: Effect.Effect<A, StoreError>): A {
-    return Effect.runSync(Effect.provideService(effect, Clock.Clock, this.surroundings.clock))
+    const exit = this.surroundings.run(effect)
+    if (Exit.isSuccess(exit)) return exit.value
+    throw Cause.squash(exit.cause)
   }
 
   given(table: string, rows: ReadonlyArray<object>): void {
@@ -360,11 +386,6 @@ const remembering = (participant: AnyParticipant): AnyParticipant => ({
       return [name, { ...table, decode }]
     })
   )
-})
-
-const readerOf = ({ topics, messages }: AnyParticipant): Reader => ({
-  topics: new Map(topics.map((topic) => [topic.name, topic])),
-  handlers: messages
 })
 
 /** The next records of a partition. */

@@ -2,7 +2,7 @@
  * One run: requests come, messages travel and rows fall due in an order that the choices say, while faults befall the
  * system. Then it heals and everything is delivered, until nothing moves any more, and what must hold is checked.
  */
-import { Effect, type Clock } from "effect"
+import { Clock, Context, Effect } from "effect"
 import type { BrokerRecord } from "../../broker/broker.ts"
 import { recordOf } from "../../delivery/relay.ts"
 import type { MessageInput, Outcome } from "../../pass/inputs.ts"
@@ -136,7 +136,8 @@ export class Run {
       const node = new Node(participant, this.plan.callers?.[participant.name] ?? [], this.topics, subscribed, {
         store: this.scenario.store ?? ((lane) => lane),
         readings: this.readings,
-        clock,
+        now: () => this.now,
+        run: Effect.runSyncExitWith(Context.make(Clock.Clock, clock)),
         newId: this.newId,
         overlap: (overlapped) => this.overlap(overlapped),
         wrote: (writer, table, before, after) => {
@@ -280,7 +281,7 @@ export class Run {
     for (let round = 0; round < mostRounds; round++) {
       if (this.verdict.wrong.length > 0) return
       this.now += 1
-      while (this.clients.anyWaiting) this.clients.ask(() => "commits")
+      this.clients.askAll()
       if (this.moves()) continue
       const next = Math.min(...this.nodes.map((node) => node.nextDue()))
       if (next === Number.POSITIVE_INFINITY) return

@@ -3,8 +3,8 @@
  * that exist are locked when they are loaded, rows that don't are not. Whoever would have to wait gives up and tries again
  * later: in a simulation everything happens at one moment, and nobody could let go meanwhile.
  */
-import { Effect, Semaphore } from "effect"
-import { memoryLane, type MemoryDatabase } from "../../store/memory.ts"
+import { Clock, Effect } from "effect"
+import { begun, type MemoryDatabase } from "../../store/memory.ts"
 import {
   StoreUnavailable,
   type Load,
@@ -30,7 +30,6 @@ interface Held {
 const locked = (what: string) => new StoreUnavailable({ message: `${what} is locked by another transaction` })
 
 export const overlappingLane = (database: MemoryDatabase, around: () => Around): StoreLane => {
-  const inner = memoryLane(database, Semaphore.makeUnsafe(2))
   const open = new Set<Held>()
   const others = (held: Held | undefined): ReadonlyArray<Held> => [...open].filter((other) => other !== held)
   const stored = (table: AnyTable, key: string): object | undefined => database.tables.get(table.name)?.get(key)
@@ -51,35 +50,33 @@ export const overlappingLane = (database: MemoryDatabase, around: () => Around):
 
   return {
     begin: (opening: Opening) =>
-      Effect.suspend(() => {
+      Effect.flatMap(Clock.currentTimeMillis, (now) => {
         const held: Held = { claims: new Set(opening.claims.map(({ id }) => id)), rows: new Set() }
-        const claimed = opening.claims.find(({ id }) => others(held).some(({ claims }) => claims.has(id)))
+        const competing = others(held)
+        const claimed = opening.claims.find(({ id }) => competing.some(({ claims }) => claims.has(id)))
         const busy = claimed === undefined ? lockRows(held, opening.loads) : `the claim of ${claimed.id}`
         if (busy !== undefined) return Effect.fail(locked(busy))
-        return Effect.map(inner.begin(opening), (transaction): Transaction => {
-          const due = transaction.due.filter((row) => !others(held).some(({ rows }) => rows.has(row)))
-          for (const row of due) held.rows.add(row)
-          open.add(held)
-          around().begun()
-          const close = Effect.sync(() => open.delete(held))
-          return {
-            ...transaction,
-            due,
-            load: (loads) =>
-              Effect.suspend(() => {
-                const taken = lockRows(held, loads)
-                return taken === undefined ? transaction.load(loads) : Effect.fail(locked(taken))
-              }),
-            rollback: Effect.andThen(transaction.rollback, close),
-            commit: (writes) =>
-              Effect.suspend(() => {
-                const { before, after } = around()
-                before(writes)
-                return transaction
-                  .commit(writes)
-                  .pipe(Effect.ensuring(close), Effect.andThen(Effect.suspend(() => after(writes))))
-              })
-          }
+        const transaction = begun(database, opening, new Date(now))
+        const due = transaction.due.filter((row) => !competing.some(({ rows }) => rows.has(row)))
+        for (const row of due) held.rows.add(row)
+        open.add(held)
+        around().begun()
+        const close = Effect.sync(() => open.delete(held))
+        return Effect.succeed<Transaction>({
+          ...transaction,
+          due,
+          load: (loads) =>
+            Effect.suspend(() => {
+              const taken = lockRows(held, loads)
+              return taken === undefined ? transaction.load(loads) : Effect.fail(locked(taken))
+            }),
+          rollback: close,
+          commit: (writes) =>
+            Effect.suspend(() => {
+              const { before, after } = around()
+              before(writes)
+              return Effect.flatMap(Effect.ensuring(transaction.commit(writes), close), () => after(writes))
+            })
         })
       })
   }

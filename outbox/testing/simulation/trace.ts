@@ -29,15 +29,15 @@ export class Trace {
     this.hash = Bun.hash.wyhash(text, this.hash)
   }
 
-  note(from: string, to: string, text: string, correlation = ""): void {
+  note(from: string, to: string, text: string, correlation = () => ""): void {
     this.digested(`${from} ${to} ${text}`)
-    if (this.keeps) this.lines.push({ at: this.elapsed(), from, to, text, correlation })
+    if (this.keeps) this.lines.push({ at: this.elapsed(), from, to, text, correlation: correlation() })
   }
 
   record(to: string, record: BrokerRecord, outcome: string): void {
     const header = (name: string): string => String(record.headers[name] ?? "")
     const said = outcome === "done" ? "" : ` (${outcome})`
-    this.note(header("ce_source"), to, `${header("ce_type")}${said}`, header("correlation"))
+    this.note(header("ce_source"), to, `${header("ce_type")}${said}`, () => header("correlation"))
   }
 }
 

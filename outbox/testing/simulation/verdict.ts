@@ -52,16 +52,15 @@ export class Verdict {
 
   /** Every message was decided by everybody who handles its type, unless it is one whose loss they make up for. */
   undelivered(nodes: ReadonlyArray<Node>, { lost }: Pick<Reach, "lost">): ReadonlyArray<string> {
+    const kinds = Map.groupBy(this.sent, ({ topic, type }) => `${topic} ${type}`)
     return nodes.flatMap(({ name, build, database }) => {
       const claimed = database.inbox.get(name)
-      const handlers = new Map(
-        [...build.messages].map(([{ topic, type }, handler]) => [`${topic.name} ${type}`, handler])
-      )
-      return this.sent.flatMap(({ id, type, topic, coordination }) => {
-        const handler = handlers.get(`${topic} ${type}`)
-        const isOurs = handler !== undefined && (handler.coordination ?? coordination) === coordination
-        const isSeen = !isOurs || claimed?.has(id) === true || lost.has(lostTo(name, id))
-        return isSeen ? [] : [`${name} never saw ${type} ${id}`]
+      return [...build.messages].flatMap(([{ topic, type }, handler]) => {
+        const unseen = (kinds.get(`${topic.name} ${type}`) ?? []).filter(({ id, coordination }) => {
+          const isOurs = (handler.coordination ?? coordination) === coordination
+          return isOurs && claimed?.has(id) !== true && !lost.has(lostTo(name, id))
+        })
+        return unseen.map(({ id }) => `${name} never saw ${type} ${id}`)
       })
     })
   }
