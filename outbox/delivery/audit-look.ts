@@ -58,8 +58,11 @@ export interface AuditedOutbox {
   slotLength: number
   /** Rows before it were looked at once, though transactions may be open that began before it. */
   looked: number
+  /** As of the end of the last look. */
   exceptions: number
   oldest: number | undefined
+  /** Something was not seen: what is read from now on may be it. */
+  searching: boolean
   /** The database's time at the last look, and ours. */
   now: number
   lookedAt: number
@@ -108,6 +111,7 @@ export const lookAt = (audit: Audit, outbox: AuditedOutbox): Effect.Effect<void>
     yield* publishDue(audit, outbox)
     const { count, oldest } = yield* pool.use(openExceptions)
     outbox.exceptions = count
+    outbox.searching = count > 0
     outbox.oldest = oldest
     outbox.failure = undefined
   }).pipe(
@@ -194,7 +198,7 @@ const compare = Effect.fnUntraced(function* (
 
 const noticed = (audit: Audit, outbox: AuditedOutbox, unseen: ReadonlyArray<AuditedRow>): void => {
   const { source } = outbox.audited
-  outbox.exceptions += unseen.length
+  outbox.searching = true
   // read while they were being noted
   outbox.found.push(
     ...unseen.map(({ id, topic }) => ({ source, id, topic })).filter((message) => audit.seen.has(message))
@@ -218,7 +222,7 @@ const publishDue = Effect.fnUntraced(function* (audit: Audit, outbox: AuditedOut
     if (due.length === 0) return
     if (!(yield* audit.caughtUp)) return
     // what was read meanwhile is resolved first
-    outbox.exceptions = Math.max(outbox.exceptions, due.length)
+    outbox.searching = true
     yield* resolve(outbox)
     const pause = { first: audit.grace, most: Math.max(longestPause, audit.grace) }
     const ids = due.map(({ id }) => id)

@@ -65,7 +65,7 @@ export const startAuditor = (
         const message = seen.note(record, now)
         const outbox = message === undefined ? undefined : bySource.get(message.source)
         if (message === undefined || outbox === undefined) continue
-        if (outbox.exceptions > 0 || outbox.failure !== undefined) outbox.found.push(message)
+        if (outbox.searching || outbox.failure !== undefined) outbox.found.push(message)
       }
     }
     const reading = yield* read(subscription, note, { seen, outboxes, remembered, room, progress }).pipe(
@@ -113,6 +113,7 @@ const openOutbox = (audited: Audited) =>
         slotLength: 0,
         looked: 0,
         exceptions: 0,
+        searching: false,
         oldest: undefined,
         now: 0,
         lookedAt: 0,
