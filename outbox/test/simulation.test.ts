@@ -140,6 +140,20 @@ describe("a bug", () => {
   })
 })
 
+test("a client that asks again is given the same answer, or it is told", () => {
+  // forgets what was answered: asked again, it decides anew
+  const store: Scenario["store"] = (lane) => ({
+    begin: (opening) =>
+      Effect.map(lane.begin(opening), (opened) => ({
+        ...opened,
+        commit: (writes) =>
+          opened.commit({ ...writes, changes: writes.changes.filter(({ table }) => table.name !== "idempotency_keys") })
+      }))
+  })
+
+  expect(simulate({ ...teapots, store }, options).failure?.wrong[0]).toMatch(/^desk answered client \d in two ways/)
+})
+
 describe("a handler that keeps order", () => {
   const Write = Request.make("Write", { payload: { text: Schema.String }, reply: Schema.Null })
   const author = Participant.make("author", {}).answers(Write, {
