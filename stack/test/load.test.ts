@@ -2,6 +2,7 @@
 import { expect, test } from "bun:test"
 import { hopsOf } from "../load/hops.ts"
 import { Loops } from "../load/loops.ts"
+import { drawPicture } from "../load/picture.ts"
 import { linesOf, percentilesOf, reportOf, type Measured } from "../load/report.ts"
 import type { Planned, Shop } from "../load/shop.ts"
 
@@ -139,4 +140,31 @@ test("a report tells what was used between the two looks, by saga", () => {
   expect(lines).toContain("Asked        1     5 / 5 / 5 / 5       7 / 7 / 7 / 7")
   expect(lines.at(-1)).toBe("stock and money add up")
   expect(linesOf({ ...report, errors: ["stock of p is 1, expected 2 (late)"] }).at(-2)).toBe("STOCK OR MONEY IS WRONG:")
+})
+
+test("a picture has a point for each load, of several runs the median, and says who is who", () => {
+  const run = (load: Measured["load"], sagasPerSecond: number, p50: number, p99: number) => ({
+    load,
+    sagasPerSecond,
+    latencyMs: { p50, p95: p50, p99, max: p99 }
+  })
+  const svg = drawPicture([
+    {
+      label: "ours <fast>",
+      runs: [
+        run({ inFlight: 64 }, 400, 1, 1),
+        run({ inFlight: 64 }, 512, 1, 1),
+        run({ inFlight: 64 }, 900, 1, 1),
+        run({ inFlight: 1024 }, 1024, 1, 1),
+        run({ rate: 50 }, 50, 32, 64)
+      ]
+    },
+    { label: "theirs", runs: [] }
+  ])
+  expect(svg.match(/<circle/g)?.length).toBe(4)
+  expect(svg.match(/<polyline/g)?.length).toBe(3)
+  expect(svg).toContain("ours &lt;fast&gt;")
+  expect(svg).toContain("theirs")
+  // the axes go from one power of two to another: 64 to 1024 in flight from edge to edge, 512 to 1024 sagas/s from bottom to top
+  expect(svg).toContain('<polyline points="64,228 444,36"')
 })
