@@ -7,13 +7,13 @@ import { appendFileSync } from "node:fs"
 import { text } from "../../../stack/wait.ts"
 import { random } from "../orders.ts"
 import { canonical, type Event } from "./history.ts"
-import { workloadOf, type Client } from "./workload.ts"
+import { workloadOf, type Client, type Work } from "./workload.ts"
 
 export interface LoadJob {
   readonly orderUrl: string
   readonly orchestratorUrl: string
-  readonly count: number
-  readonly seed: number
+  readonly shipmentUrl: string
+  readonly work: Work
   readonly perSecond: number
   readonly history: string
 }
@@ -23,6 +23,7 @@ const patienceMs = 120_000
 const pauseMs = 250
 const readsEveryMs = 50
 const readsApprovedEveryMs = 500
+const tracksEveryMs = 50
 const mostAtOnce = 400
 
 type Ask = {
@@ -114,6 +115,20 @@ const readApproved = async (id: string): Promise<void> => {
   }
 }
 
+/** Returns when the order is shipped, or will not be. */
+const trackShipped = async (id: string): Promise<void> => {
+  const until = Date.now() + patienceMs
+  while (Date.now() < until) {
+    const { type } = await request("track", id, {
+      method: "GET",
+      url: `${job.shipmentUrl}/shipments/${id}`,
+      order: id
+    })
+    if (type === "ok") return
+    await Bun.sleep(tracksEveryMs)
+  }
+}
+
 const live = async ({ order, cancels, givesUp }: Client): Promise<void> => {
   const url = `${order.entry === "order" ? job.orderUrl : job.orchestratorUrl}/orders`
   const ask: Ask = { method: "POST", url, body: order.body, idempotencyKey: order.key }
@@ -125,6 +140,7 @@ const live = async ({ order, cancels, givesUp }: Client): Promise<void> => {
   known.push(id)
   if (cancels === null) return
   if (cancels === "approved") await readApproved(id)
+  else if (cancels === "shipped") await trackShipped(id)
   else await Bun.sleep(cancels.afterMs)
   const key = `cancel-${id}`
   // an order that was asked of the orchestrator may not be known to the order service yet: 404 is asked again
@@ -138,7 +154,7 @@ const live = async ({ order, cancels, givesUp }: Client): Promise<void> => {
 
 /** Reads orders of late, one after the other; of each it is known what was read before. */
 const readOn = async (over: () => boolean): Promise<void> => {
-  const next = random(job.seed ^ 0x4ead)
+  const next = random(job.work.seed ^ 0x4ead)
   while (!over()) {
     const id = known[Math.floor(known.length * (1 - next() ** 3 * 0.999))] ?? known.at(-1)
     if (id !== undefined) await request("read", id, { method: "GET", url: `${job.orderUrl}/orders/${id}` })
@@ -147,8 +163,8 @@ const readOn = async (over: () => boolean): Promise<void> => {
 }
 
 const main = async (): Promise<void> => {
-  const { clients } = workloadOf(job.count, job.seed)
-  const next = random(job.seed ^ 0x70ad)
+  const { clients } = workloadOf(job.work)
+  const next = random(job.work.seed ^ 0x70ad)
   const open = new Set<Promise<void>>()
   let over = false
   const reading = readOn(() => over)

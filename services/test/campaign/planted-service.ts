@@ -19,10 +19,10 @@ import { plants } from "./plants.ts"
 type Wrap<A> = (sound: A) => A
 
 const services = {
-  order: { service: orderService, participant: Choreography.join(order, choreography) },
+  order: { service: orderService, participant: order },
   orchestrator: { service: orchestratorService, participant: orchestrator },
-  payment: { service: paymentService, participant: Choreography.join(payment, choreography) },
-  product: { service: productService, participant: Choreography.join(product, choreography) }
+  payment: { service: paymentService, participant: payment },
+  product: { service: productService, participant: product }
 } as const
 
 /** Acknowledges what it takes before it is decided. */
@@ -82,7 +82,9 @@ const main = (name: string): void => {
   const scenario = { ...shop(1), participants: [participant] }
   const spoilt = bug !== undefined && "scenario" in bug ? bug.scenario(scenario) : scenario
   // the simulator's bugs change handlers, not the shape of a participant
-  const broken = spoilt.participants[0] as unknown as Participant<Tables>
+  const planted = spoilt.participants[0] as unknown as Participant<Tables>
+  // after the bug: in both styles it is the same decision
+  const broken = plant.service === "orchestrator" ? planted : Choreography.join(planted, choreography)
   const { store: wrapLane = same } = spoilt
   const forgetful: Wrap<Store["Service"]> = (store) => ({
     ...store,

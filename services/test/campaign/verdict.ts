@@ -9,6 +9,7 @@ import { OrderApprovedEvent } from "../../order/contract.ts"
 import type { Plan, Planned } from "../orders.ts"
 import type { Kept, Run, Snapshot } from "./dump.ts"
 import type { Event } from "./history.ts"
+import { decidedTwice, strayed, unanswered } from "./causes.ts"
 import { keyOrder } from "./key-order.ts"
 import type { Done } from "./nemesis.ts"
 import { classNames, quietShare, spanOf, type ClassName, type Fault } from "./schedule.ts"
@@ -46,6 +47,9 @@ export interface Verdict {
 const told = 20
 const mostSlotLag = 64 * 1024 * 1024
 const leastQuiet = 0.25
+const mostMemory = 1024 * 1024 * 1024
+/** Of the 200 that Postgres gives. */
+const mostConnections = 150
 
 /** Every order that a client knows of, or that its key stands for, and who asked for it. */
 export const placedOf = (
@@ -69,13 +73,19 @@ export const judge = (evidence: Evidence): Verdict => {
   const { run, plan, subscribers, history, snapshot, replayed, done } = evidence
   const placed = placedOf(history, snapshot.keys, plan)
   const expected = { plan, placed, subscribers }
+  const own = new Set(snapshot.world.outbox.map(({ id }) => id))
+  const commits = snapshot.commits.filter(({ id }) => own.has(id))
   const found: Record<string, ReadonlyArray<string>> = {
     ...violationsOf(snapshot.world, expected),
     quiet: run.notQuiet,
     clients: clients(history, snapshot.keys),
     reverted: reverted(history),
     cancels: cancels(history, snapshot),
-    keyOrder: keyOrder(snapshot.world.records, snapshot.commits, done).wrong,
+    keyOrder: keyOrder(snapshot.world.records, snapshot.commits, done, snapshot.republished).wrong,
+    decidedOnce: decidedTwice(commits),
+    answered: unanswered(commits, snapshot.world.inbox),
+    sagaSteps: strayed(snapshot.world.sagas, snapshot.world.sagaLog),
+    bounded: bounded(run),
     deadLetters: differing(snapshot.lettersDue, snapshot.letters),
     durable: durable(run, snapshot),
     neverNegative: run.samples.negative.map((id) => `${id} was below zero`),
@@ -166,6 +176,14 @@ const durable = ({ samples }: Run, { world }: Snapshot): ReadonlyArray<string> =
   return samples.ledger.flatMap((entry) => when(!there.has(entry), `${entry} of the ledger is gone`))
 }
 
+/** No process grows without end, and none takes all connections. */
+const bounded = ({ samples }: Run): ReadonlyArray<string> => [
+  ...Object.entries(samples.memory).flatMap(([name, bytes]) =>
+    when(bytes > mostMemory, `${name} took ${bytes} bytes of memory`)
+  ),
+  ...when(samples.connections > mostConnections, `Postgres had ${samples.connections} connections`)
+]
+
 const changedBy = (before: Snapshot, after: Snapshot): ReadonlyArray<string> =>
   Object.entries(before.state).flatMap(([table, digest]) =>
     when(after.state[table] !== digest, `${table} was ${digest} before the replay and is ${after.state[table]}`)
@@ -197,7 +215,8 @@ const countsOf = (
     "duplicates dropped": total("duplicates"),
     "passes run again": total("retries"),
     "answers given again": distinct - facts,
-    "out of turn after a loss of offsets": keyOrder(world.records, snapshot.commits, done).excepted,
+    "published again by the auditor": snapshot.republished.length,
+    "out of turn, published again": keyOrder(world.records, snapshot.commits, done, snapshot.republished).excepted,
     "reservations undone": world.reservations.filter(({ status, lines }) => status === "CANCELLED" && lines.length > 0)
       .length,
     "payments undone": world.payments.filter(({ status }) => status === "REFUNDED").length,
@@ -217,7 +236,10 @@ const countsOf = (
           run.faultsTo
         )
     ),
-    "quiet after (ms)": run.quietAfterMs
+    "quiet after (ms)": run.quietAfterMs,
+    "orders a minute": Math.round((60_000 * placed.size) / Math.max(1, run.loadTo - run.loadFrom)),
+    "most memory of a process (MB)": Math.round(Math.max(0, ...Object.values(run.samples.memory)) / 2 ** 20),
+    "most connections": run.samples.connections
   }
 }
 
@@ -231,6 +253,7 @@ const must = [
   "cancelled too late",
   "passes run again",
   "answers given again",
+  "published again by the auditor",
   "reservations undone",
   "payments undone",
   "shipments undone",

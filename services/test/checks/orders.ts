@@ -82,6 +82,7 @@ const statuses = ["CREATED", "CANCELLING", "APPROVED", "REJECTED"]
  */
 export const histories: Check = ({ orders, history }) => {
   const entries = Map.groupBy(history, ({ order_id }) => order_id)
+  const known = by(orders, ({ id }) => id)
   return [
     ...orders.flatMap(({ id, status }) => {
       const own = (entries.get(id) ?? []).toSorted((a, b) => statuses.indexOf(a.status) - statuses.indexOf(b.status))
@@ -94,15 +95,14 @@ export const histories: Check = ({ orders, history }) => {
         `order ${id} is ${status}, its history is: ${found.join(", ")}`
       )
     }),
-    ...[...entries.keys()].flatMap((id) =>
-      when(!orders.some((order) => order.id === id), `${id} has a history and no order`)
-    )
+    ...[...entries.keys()].flatMap((id) => when(!known.has(id), `${id} has a history and no order`))
   ]
 }
 
 /** Every order has one saga, which ended as the order did and waits for nothing. */
 export const sagas: Check = ({ orders, sagas }) => {
   const stored = by(sagas, ({ id }) => id)
+  const known = by(orders, ({ id }) => id)
   return [
     ...orders.flatMap(({ id, status }) => {
       const saga = stored.get(id)
@@ -115,7 +115,7 @@ export const sagas: Check = ({ orders, sagas }) => {
         )
       ]
     }),
-    ...sagas.flatMap(({ id }) => when(!orders.some((order) => order.id === id), `saga ${id} has no order`)),
+    ...sagas.flatMap(({ id }) => when(!known.has(id), `saga ${id} has no order`)),
     ...repeated(sagas.map(({ id }) => id)).map((id) => `there are two sagas ${id}`)
   ]
 }
