@@ -50,15 +50,17 @@ export interface Slot {
   readonly lagBytes: number
 }
 
-/** Rows as they were read, with all their columns. */
+/** Rows as they were read have all their columns. */
 interface Sagas {
   readonly sagas: ReadonlyArray<RowOf<(typeof Saga.tables)["sagas"]>>
-  readonly sagaLog: ReadonlyArray<RowOf<(typeof Saga.tables)["saga_log"]>>
+  readonly sagaLog: ReadonlyArray<
+    Pick<RowOf<(typeof Saga.tables)["saga_log"]>, "saga_id" | "position" | "state" | "step">
+  >
 }
 
 export interface Snapshot {
   /** Dates are texts after they were written and read. */
-  readonly world: Omit<World, "records"> & { readonly records: ReadonlyArray<Lying> } & Sagas
+  readonly world: Omit<World, "records" | keyof Sagas> & Sagas & { readonly records: ReadonlyArray<Lying> }
   readonly keys: ReadonlyArray<Kept>
   readonly letters: ReadonlyArray<Letter>
   readonly lettersDue: ReadonlyArray<Letter>
@@ -93,7 +95,7 @@ export const readSnapshot = async (
   placed: ReadonlyMap<string, Planned>,
   earlier: ReadonlySet<Letter>
 ): Promise<Snapshot> => {
-  const { records, ...world } = (await readWorld(stack, plan, placed)) as World & Sagas
+  const { records, ...world } = (await readWorld(stack, plan, placed)) as Omit<World, keyof Sagas> & Sagas
   // what was read is the tape's own, with keys
   const own = new Set(records)
   const lying = stack.tape.records.filter((record) => own.has(record))
@@ -101,6 +103,8 @@ export const readSnapshot = async (
   return {
     world: {
       ...world,
+      // of many columns these are looked at
+      sagaLog: world.sagaLog.map(({ saga_id, position, state, step }) => ({ saga_id, position, state, step })),
       records: lying.map(({ id, topic, type, key, injected }) => ({
         id,
         topic,

@@ -9,7 +9,7 @@ export interface Event {
   readonly at: number
   readonly op: number
   readonly type: "invoke" | "ok" | "fail" | "info"
-  readonly f: "place" | "cancel" | "read" | "track"
+  readonly f: "place" | "cancel" | "read"
   /** The client's, which is its order's Idempotency-Key. */
   readonly key: string
   /** Of an answer. */

@@ -1,7 +1,8 @@
 /**
  * The campaign's clients, as a process: `bun load.ts '<job>'`. Places orders at a steady rate, each by a client that asks
- * again under its key until it is answered (or gives up), cancels some, and reads some again and again. Every request and
- * what came of it is a line of the history. Ends by itself; when its stdin does, no client begins any more.
+ * again under its key until it is answered (or gives up), cancels some, and reads some again and again. Every request about
+ * an order and what came of it is a line of the history. Ends by itself; when its stdin does, no client begins any more. A line
+ * there is how many orders are open, and while they are too many no client begins either.
  */
 import { appendFileSync } from "node:fs"
 import { text } from "../../../stack/wait.ts"
@@ -15,6 +16,7 @@ export interface LoadJob {
   readonly shipmentUrl: string
   readonly work: Work
   readonly perSecond: number
+  readonly mostOpen: number
   readonly history: string
 }
 
@@ -23,7 +25,8 @@ const patienceMs = 120_000
 const pauseMs = 250
 const readsEveryMs = 50
 const readsApprovedEveryMs = 500
-const tracksEveryMs = 50
+const tracksEveryMs = 100
+const holdsMs = 50
 const mostAtOnce = 400
 
 type Ask = {
@@ -40,6 +43,7 @@ type Told = Omit<Event, "at" | "op" | "f" | "key">
 const job = JSON.parse(Bun.argv[2] ?? "{}") as LoadJob
 let ops = 0
 let beginning = true
+let held = false
 
 const write = (event: Omit<Event, "at">): void =>
   appendFileSync(job.history, `${JSON.stringify({ at: Date.now(), ...event })}\n`)
@@ -115,15 +119,11 @@ const readApproved = async (id: string): Promise<void> => {
   }
 }
 
-/** Returns when the order is shipped, or will not be. */
+/** Returns when the order is shipped, or will not be. It is asked too often to be written down, and shows nothing. */
 const trackShipped = async (id: string): Promise<void> => {
   const until = Date.now() + patienceMs
   while (Date.now() < until) {
-    const { type } = await request("track", id, {
-      method: "GET",
-      url: `${job.shipmentUrl}/shipments/${id}`,
-      order: id
-    })
+    const { type } = await answerOf({ method: "GET", url: `${job.shipmentUrl}/shipments/${id}` })
     if (type === "ok") return
     await Bun.sleep(tracksEveryMs)
   }
@@ -173,6 +173,10 @@ const main = async (): Promise<void> => {
     const wait = due - performance.now()
     if (wait > 0) await Bun.sleep(wait)
     while (open.size >= mostAtOnce) await Promise.race(open)
+    if (held) {
+      while (held && beginning) await Bun.sleep(holdsMs)
+      due = performance.now()
+    }
     if (!beginning) break
     const life = live(client)
     open.add(life)
@@ -186,7 +190,11 @@ const main = async (): Promise<void> => {
 }
 
 const watchStdin = async (): Promise<void> => {
-  for await (const said of Bun.stdin.stream()) void said
+  const decoder = new TextDecoder()
+  for await (const said of Bun.stdin.stream()) {
+    const count = decoder.decode(said).trimEnd().split("\n").at(-1)
+    held = Number(count) > job.mostOpen
+  }
   beginning = false
 }
 

@@ -100,20 +100,23 @@ const onLink =
 
 /**
  * All connections at once; or one of them, in the middle of what is said on it: before the server has heard a piece, or after,
- * so that its answer is lost.
+ * so that its answer is lost. Of what services say to Postgres it is a piece with messages for the outbox, and its COMMIT.
  */
 const cutting: Carry = async (act) => {
   const link = linkOf(act)
   const way = Math.floor(act.next() * 3)
-  if (way > 0) await within("a piece to cut at", piecesWithinMs, cutAtPiece(link, way === 1)).catch(() => {})
+  if (way > 0) await within("a piece to cut at", piecesWithinMs, cutAtPiece(act, link, way === 1)).catch(() => {})
   link.fate = () => "forward"
   if (way === 0) link.cut()
   act.healed()
 }
 
-const cutAtPiece = (link: Proxy, before: boolean): Promise<void> =>
+const cutAtPiece = ({ fault: { target } }: Act, link: Proxy, before: boolean): Promise<void> =>
   new Promise((resolve) => {
-    link.fate = () => {
+    const fits = (piece: Buffer): boolean =>
+      !target.endsWith("-postgres") || /Event|Command/.test(piece.toString("latin1"))
+    link.fate = (piece) => {
+      if (!fits(piece)) return "forward"
       link.fate = () => "forward"
       resolve()
       return before ? "cut before" : "cut after"

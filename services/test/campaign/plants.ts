@@ -18,23 +18,29 @@ export interface Plant {
   readonly faults: ReadonlyArray<Fault>
 }
 
-const fault = (name: ClassName, target: string, atMs: number, lastsMs = 0): Omit<Fault, "id" | "seed"> => ({
+type Unnumbered = Omit<Fault, "id">
+const fault = (name: ClassName, target: string, atMs: number, lastsMs = 0, seed = 0): Unnumbered => ({
   class: name,
   target,
   atMs,
-  lastsMs
+  lastsMs,
+  seed
 })
-const inTurn = (...faults: ReadonlyArray<Omit<Fault, "id" | "seed">>): ReadonlyArray<Fault> =>
-  faults.toSorted((a, b) => a.atMs - b.atMs).map((one, n) => ({ ...one, id: n + 1, seed: 1 + n * 7919 }))
+const inTurn = (...faults: ReadonlyArray<Unnumbered>): ReadonlyArray<Fault> =>
+  faults.toSorted((a, b) => a.atMs - b.atMs).map((one, n) => ({ ...one, id: n + 1 }))
 
-const cuts = Array.from({ length: 24 }, (_, n) => fault("cut link", "product-postgres", 1_000 + n * 450))
+// seeds of which the nemesis cuts before the server has heard what was said, and pauses a connector: see nemesis.ts
+const cutsBefore = 1
+const pauses = 7
+
+const cuts = Array.from({ length: 24 }, (_, n) => fault("cut link", "product-postgres", 1_000 + n * 450, 0, cutsBefore))
 // what was read waits for the database when its service dies
 const killsAtWork = [3_000, 8_000].flatMap((atMs) => [
   fault("black hole", "product-postgres", atMs, 3_000),
   fault("kill service", "product", atMs + 2_000, 300)
 ])
 // orders are cancelled meanwhile: others hear of it before they hear of the payment
-const lateNews = fault("connector over REST", "payments", 2_000, 6_000)
+const lateNews = fault("connector over REST", "payments", 2_000, 8_000, pauses)
 const crashes = [5_000, 10_000].map((atMs) => fault("kill postgres", "postgres", atMs, 200))
 
 export const plants: Readonly<Record<string, Plant>> = {

@@ -46,7 +46,12 @@ const quietWithinMs = 120_000
 const settlesWithinMs = 420_000
 /** What is behind when the load ends is to be made up for: so much longer for each order. */
 const msForOrder = 20
-const loadEndsWithinMs = 150_000
+const partEndsWithinMs = 150_000
+/** Orders that are placed while more are open than come in so many seconds would only wait: for longer than sagas do. */
+const mostOpenSeconds = 20
+const tellsEveryMs = 1_000
+/** What was held back of the load may be placed after the faults: so much longer for each order. */
+const lateMsForOrder = 10
 const looksEveryMs = 500
 
 const log = (line: string): void => console.log(`${new Date().toISOString().slice(11, 19)} ${line}`)
@@ -60,9 +65,15 @@ const spawn = (script: string, job: object, logFile: string) => {
     env: { ...process.env, BUN_CONFIG_MAX_HTTP_REQUESTS: "2048" }
   })
   return {
+    tell: async (line: string): Promise<void> => {
+      // one that has ended listens no more
+      if (child.exitCode !== null) return
+      child.stdin.write(`${line}\n`)
+      await child.stdin.flush()
+    },
     end: () => child.stdin.end(),
-    exited: async (): Promise<void> => {
-      const code = await within(`the end of ${script}`, loadEndsWithinMs, child.exited)
+    exited: async (withinMs = partEndsWithinMs): Promise<void> => {
+      const code = await within(`the end of ${script}`, withinMs, child.exited)
       if (code !== 0) throw new Error(`${script} ended with ${code}: ${readFileSync(logFile, "utf8").slice(-1_000)}`)
     },
     kill: () => child.kill("SIGKILL")
@@ -84,6 +95,9 @@ export const play = async (site: Site, game: Game, ends: Array<() => unknown>): 
   const samples = startSamples(site)
   const { load, injector } = startParts(stack, game, at)
   ends.push(load.kill, injector.kill)
+  const telling = new AbortController()
+  void tellOpen(stack, plan.prefix, load.tell, telling.signal)
+  ends.push(() => telling.abort())
   log(`${work.count} orders in ${game.warmUpSeconds + seconds} s`)
   const loadFrom = Date.now()
   await Bun.sleep(game.warmUpSeconds * 1_000)
@@ -99,6 +113,8 @@ export const play = async (site: Site, game: Game, ends: Array<() => unknown>): 
 
   log("healing")
   const notQuiet = await heal(site, game)
+  await load.exited(partEndsWithinMs + lateMsForOrder * work.count).catch(() => {})
+  telling.abort()
   load.end()
   await load.exited()
   const loadTo = Date.now()
@@ -138,6 +154,7 @@ export const play = async (site: Site, game: Game, ends: Array<() => unknown>): 
 
 const startParts = (stack: Stack, game: Game, at: (name: keyof typeof files) => string) => {
   const { work } = game
+  const perSecond = work.count / (game.warmUpSeconds + game.seconds)
   const injector = spawn(
     "injector.ts",
     {
@@ -155,12 +172,38 @@ const startParts = (stack: Stack, game: Game, at: (name: keyof typeof files) => 
       orchestratorUrl: stack.service("orchestrator").url,
       shipmentUrl: stack.service("shipment").url,
       work,
-      perSecond: work.count / (game.warmUpSeconds + game.seconds),
+      perSecond,
+      mostOpen: perSecond * mostOpenSeconds,
       history: at("history")
     } satisfies LoadJob,
     join(game.dir, "log", "load.log")
   )
   return { load, injector }
+}
+
+/** Tells again and again how many orders are open. */
+const tellOpen = async (
+  stack: Stack,
+  prefix: string,
+  tell: (line: string) => Promise<void>,
+  over: AbortSignal
+): Promise<void> => {
+  while (!over.aborted) {
+    try {
+      const [open] = await within(
+        "a count of open orders",
+        tellsEveryMs,
+        stack.database("orders")<Array<{ count: number }>>`
+        select count(*)::int as count
+        from orders
+        where status not in ('APPROVED', 'REJECTED') and starts_with(user_id, ${prefix})`
+      )
+      if (!over.aborted) await tell(String(open?.count ?? 0))
+    } catch {
+      // Postgres is away, and what was told before still holds; or the load has ended
+    }
+    await Bun.sleep(tellsEveryMs)
+  }
 }
 
 /** Ends what is left of the faults. Answers what could not be healed. */

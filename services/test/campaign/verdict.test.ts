@@ -195,8 +195,8 @@ test("a run in which nothing had to be defended is void, and says what was missi
 
 test.each([
   ["quiet", { run: { ...run, notQuiet: ["not within 120 s"] } }],
-  ["durable", { run: { ...run, samples: { ...run.samples, ledger: ["ann/2"] } } }],
-  ["neverNegative", { run: { ...run, samples: { ...run.samples, negative: ["tea"] } } }],
+  ["durable", { run: { ...run, samples: { ...run.samples, ledger: ["p_ann/2"] } } }],
+  ["neverNegative", { run: { ...run, samples: { ...run.samples, negative: ["p_tea"] } } }],
   ["slots", { snapshot: { ...snapshotOf({}), slots: [{ name: "s", active: false, lagBytes: 0 }] } }],
   ["bounded", { run: { ...run, samples: { ...run.samples, memory: { order: 2 ** 31 } } } }],
   ["bounded", { run: { ...run, samples: { ...run.samples, connections: 199 } } }],

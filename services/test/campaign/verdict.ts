@@ -87,8 +87,8 @@ export const judge = (evidence: Evidence): Verdict => {
     sagaSteps: strayed(snapshot.world.sagas, snapshot.world.sagaLog),
     bounded: bounded(run),
     deadLetters: differing(snapshot.lettersDue, snapshot.letters),
-    durable: durable(run, snapshot),
-    neverNegative: run.samples.negative.map((id) => `${id} was below zero`),
+    durable: durable(run, snapshot, plan),
+    neverNegative: run.samples.negative.filter((id) => id.startsWith(plan.prefix)).map((id) => `${id} was below zero`),
     slots: snapshot.slots.flatMap(({ name, active, lagBytes }) => [
       ...when(!active, `slot ${name} is not read`),
       ...when(lagBytes > mostSlotLag, `slot ${name} holds ${lagBytes} bytes`)
@@ -171,9 +171,11 @@ export const differing = (due: ReadonlyArray<string>, found: ReadonlyArray<strin
 }
 
 /** What was in the ledger at some time is there at the end. */
-const durable = ({ samples }: Run, { world }: Snapshot): ReadonlyArray<string> => {
+const durable = ({ samples }: Run, { world }: Snapshot, { prefix }: Plan): ReadonlyArray<string> => {
   const there = new Set(world.ledger.map(({ user_id, position }) => `${user_id}/${position}`))
-  return samples.ledger.flatMap((entry) => when(!there.has(entry), `${entry} of the ledger is gone`))
+  return samples.ledger.flatMap((entry) =>
+    when(entry.startsWith(prefix) && !there.has(entry), `${entry} of the ledger is gone`)
+  )
 }
 
 /** No process grows without end, and none takes all connections. */

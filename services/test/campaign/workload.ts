@@ -29,7 +29,7 @@ export interface Workload {
 }
 
 const tooLatePercent = 10
-const shippedPercent = 25
+const shippedPercent = 15
 const givesUpPercent = 10
 // about as often between 10 and 100 ms as between one second and ten: orders take as long as the machine makes them
 const soonestCancelMs = 10
