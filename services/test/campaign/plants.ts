@@ -43,6 +43,10 @@ const killsAtWork = [3_000, 8_000].flatMap((atMs) => [
 const lateNews = fault("connector over REST", "payments", 2_000, 8_000, pauses)
 const crashes = [5_000, 10_000].map((atMs) => fault("kill postgres", "postgres", atMs, 200))
 
+const databases = ["users", "products", "orders", "sagas", "payments", "shipments"] as const
+// they keep what they began with
+const endSessions = "select pg_terminate_backend(pid) from pg_stat_activity where usename like '%_service'"
+
 export const plants: Readonly<Record<string, Plant>> = {
   "offsets committed before the pass": { service: "product", faults: inTurn(...killsAtWork) },
   "errors are swallowed": { service: "product", faults: inTurn(...cuts) },
@@ -77,24 +81,26 @@ export const plants: Readonly<Record<string, Plant>> = {
     faults: []
   },
   "commits that are not on disk": {
-    // a second may pass before they are
     prepare: async (stack) => {
       const superuser = asSuperuser(stack)
-      const set = async (...statements: ReadonlyArray<string>): Promise<void> => {
+      const run = async (...statements: ReadonlyArray<string>): Promise<void> => {
         for (const statement of statements) await superuser.unsafe(statement)
       }
-      await set(
-        "alter system set synchronous_commit = off",
+      // a second may pass before a commit is on disk
+      await run(
         "alter system set wal_writer_delay = '1s'",
         "alter system set wal_writer_flush_after = '64MB'",
-        "select pg_reload_conf()"
+        "select pg_reload_conf()",
+        ...databases.map((name) => `alter database ${name} set synchronous_commit = off`),
+        endSessions
       )
       return async () => {
-        await set(
-          "alter system reset synchronous_commit",
+        await run(
           "alter system reset wal_writer_delay",
           "alter system reset wal_writer_flush_after",
-          "select pg_reload_conf()"
+          "select pg_reload_conf()",
+          ...databases.map((name) => `alter database ${name} reset synchronous_commit`),
+          endSessions
         )
         await superuser.end({ timeout: 1 })
       }
