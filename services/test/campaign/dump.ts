@@ -61,6 +61,8 @@ interface Sagas {
 export interface Snapshot {
   /** Dates are texts after they were written and read. */
   readonly world: Omit<World, "records" | keyof Sagas> & Sagas & { readonly records: ReadonlyArray<Lying> }
+  /** Records that are there again, and are not among those of the world. */
+  readonly repetitions: number
   readonly keys: ReadonlyArray<Kept>
   readonly letters: ReadonlyArray<Letter>
   readonly lettersDue: ReadonlyArray<Letter>
@@ -98,7 +100,12 @@ export const readSnapshot = async (
   const { records, ...world } = (await readWorld(stack, plan, placed)) as Omit<World, keyof Sagas> & Sagas
   // what was read is the tape's own, with keys
   const own = new Set(records)
-  const lying = stack.tape.records.filter((record) => own.has(record))
+  const all = stack.tape.records.filter((record) => own.has(record))
+  // what comes again as it was shows nothing more
+  const seen = new Set<string>()
+  const lying = all.filter(
+    ({ id, topic, type, injected }) => seen.size !== seen.add(`${id} ${topic} ${type} ${injected}`).size
+  )
   const state = await readState(stack)
   return {
     world: {
@@ -113,6 +120,7 @@ export const readSnapshot = async (
         injected
       }))
     },
+    repetitions: all.length - lying.length,
     keys: [...(await keysOf(stack, "orders")), ...(await keysOf(stack, "sagas"))].filter(({ key }) =>
       key.startsWith(plan.prefix)
     ),

@@ -150,6 +150,8 @@ const live = async ({ order, cancels, givesUp }: Client): Promise<void> => {
     { method: "POST", url: `${job.orderUrl}/orders/${id}/cancel`, body: {}, idempotencyKey: key, order: id },
     false
   )
+  // what was approved must not have changed
+  if (cancels === "approved") await request("read", id, { method: "GET", url: `${job.orderUrl}/orders/${id}` })
 }
 
 /** Reads orders of late, one after the other; of each it is known what was read before. */

@@ -48,9 +48,9 @@ const campaign = async ({ dir, seed, orders, faults, seconds, replay }: Options,
 }
 
 /** Has the checker judge in a process of its own, and answers its exit code. */
-const check = async (dir: string): Promise<number> => {
+const check = async (dir: string, told: "inherit" | "ignore" = "inherit"): Promise<number> => {
   const child = Bun.spawn([process.execPath, join(import.meta.dir, "check.ts"), dir], {
-    stdout: "inherit",
+    stdout: told,
     stderr: "inherit"
   })
   return await child.exited
@@ -70,7 +70,9 @@ const clear = async (dir: string): Promise<void> => {
 
 const run = async (options: Options, ends: Ends, stop: () => Promise<void>): Promise<number> => {
   if (options.plants.length > 0) {
-    const played = await playPlants(await startSite(ends, options.dir), options.plants, { ...options, check })
+    const site = await startSite(ends, options.dir)
+    const judge = (dir: string): Promise<number> => check(dir, "ignore")
+    const played = await playPlants(site, options.plants, { ...options, check: judge })
     await stop()
     const { table, good } = tellPlants(played)
     console.log(`\n${table}`)

@@ -22,7 +22,7 @@ const usage = `bun run campaign [options]
   --seconds S   how long they take (two seconds for each fault)
   --seed S      what orders, faults and injections follow (1): the same schedule, not the same run
   --plants      instead: with bugs, one after the other; exits 0 when all were found and nothing where there was none
-  --plant NAME  the same with one of them; an unknown name lists them
+  --plant NAME  the same with this one, or these; an unknown name lists them
   --no-replay   leaves out the replay of all topics at the end
   --dir D       where the run leaves what it saw (.stack/campaign-<seed>)`
 
@@ -40,7 +40,7 @@ export const readArguments = (): Options => {
       faults: { type: "string" },
       seconds: { type: "string" },
       seed: { type: "string", default: "1" },
-      plant: { type: "string" },
+      plant: { type: "string", multiple: true, default: [] },
       plants: { type: "boolean", default: false },
       "no-replay": { type: "boolean", default: false },
       dir: { type: "string" },
@@ -51,8 +51,9 @@ export const readArguments = (): Options => {
     console.log(usage)
     process.exit(0)
   }
-  if (values.plant !== undefined && plants[values.plant] === undefined) {
-    console.error(`There is no bug ${values.plant}. There are:\n  ${Object.keys(plants).join("\n  ")}`)
+  const unknown = values.plant.find((name) => plants[name] === undefined)
+  if (unknown !== undefined) {
+    console.error(`There is no bug ${unknown}. There are:\n  ${Object.keys(plants).join("\n  ")}`)
     process.exit(2)
   }
   const faults = number("faults", values.faults ?? "40", 0)
@@ -63,7 +64,7 @@ export const readArguments = (): Options => {
     seconds: values.seconds === undefined ? Math.max(secondsFor(faults), 30) : number("seconds", values.seconds, 1),
     seed,
     replay: !values["no-replay"],
-    plants: values.plants ? Object.keys(plants) : values.plant === undefined ? [] : [values.plant],
+    plants: values.plants ? Object.keys(plants) : values.plant,
     dir: resolve(values.dir ?? join(import.meta.dir, "..", "..", "..", ".stack", `campaign-${seed}`))
   }
 }

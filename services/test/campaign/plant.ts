@@ -44,7 +44,7 @@ export const playPlants = async (
     console.log(`\n${plant ?? "no bug"}`)
     const ends: Array<() => unknown> = []
     try {
-      const since = await planting(site, plant, async (planted) => {
+      const tookMs = await planting(site, plant, async (planted) => {
         const found = plants[plant ?? ""]
         const game: Game = {
           dir,
@@ -66,7 +66,8 @@ export const playPlants = async (
       })
       // the checker wrote it
       const { violations } = JSON.parse(readFileSync(join(dir, files.verdict), "utf8")) as Verdict
-      played.push({ plant, seconds: since / 1_000, violations, failure: null })
+      played.push({ plant, seconds: tookMs / 1_000, violations, failure: null })
+      for (const [name, [first]] of Object.entries(violations)) console.log(`  ${name}: ${first}`)
     } catch (cause) {
       played.push({ plant, seconds: 0, violations: {}, failure: text(cause) })
     } finally {
@@ -76,23 +77,23 @@ export const playPlants = async (
   return played
 }
 
-/** The site with the bug while the body runs. Answers how long the body took, in milliseconds. */
+/** The site with the bug while the body runs, which answers when it began. Answers how long that was ago when it ended. */
 const planting = async (site: Site, name: string | null, body: (planted: Site) => Promise<number>): Promise<number> => {
   const plant: Plant | undefined = plants[name ?? ""]
-  if (plant === undefined) return Date.now() - (await body(site))
+  if (plant === undefined) return since(await body(site))
   const { stack, auditor } = site
   const undo = await plant.prepare?.(stack)
   if (plant.skips === true) await auditor.stop()
   const { service } = plant
   try {
-    if (service === undefined) return Date.now() - (await body(site))
+    if (service === undefined) return since(await body(site))
     // a child has what we have
     process.env["PLANTED"] = name ?? ""
     await stack.service(service).stop()
     const planted = await stack.start(service, `${service}-planted`, script, stack.service(service))
     try {
       const withBug = { ...stack, service: (one: typeof service) => (one === service ? planted : stack.service(one)) }
-      return Date.now() - (await body({ ...site, stack: withBug as Site["stack"] }))
+      return since(await body({ ...site, stack: withBug as Site["stack"] }))
     } finally {
       await planted.stop()
       await stack.service(service).restart()
@@ -105,6 +106,8 @@ const planting = async (site: Site, name: string | null, body: (planted: Site) =
     }
   }
 }
+
+const since = (began: number): number => Date.now() - began
 
 const mostSeconds = 90
 

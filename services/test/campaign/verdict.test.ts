@@ -65,6 +65,7 @@ const snapshotOf = (world: Partial<Snapshot["world"]>): Snapshot => ({
     records: [],
     ...world
   },
+  repetitions: 0,
   keys: [],
   letters: [],
   lettersDue: [],

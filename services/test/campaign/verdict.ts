@@ -206,7 +206,8 @@ const countsOf = (
   return {
     orders: placed.size,
     messages: world.outbox.length,
-    records: world.records.length,
+    records: world.records.length + snapshot.repetitions,
+    "records that were there before": snapshot.repetitions,
     "records produced again": run.injected.copies,
     "commands asked again": run.injected.again,
     "requests answered": of("place", "ok") + of("cancel", "ok"),
