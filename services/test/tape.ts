@@ -48,9 +48,10 @@ export const injectedHeader = "test_injected"
 
 const readsWithinMs = 60_000
 const sessionMs = 10_000
+const commitsEveryMs = 5_000
 
-/** Of what was read it keeps no more than who it is: for long runs. Listeners are given all of it. */
 export interface TapeOptions {
+  /** For long runs: of what was read it keeps no more than which record it is. Listeners are given all of it. */
   readonly slim: boolean
 }
 
@@ -74,7 +75,7 @@ export const startTape = async (brokers: string, { slim }: TapeOptions = { slim:
   const listeners = new Set<(record: Taped) => void>()
   const note = (record: Taped): void => {
     const partition = partitionOf(record)
-    // nothing is ever committed: after a rejoin it is all read again
+    // after a rejoin it is read again: all of it, or, in long runs, what was read since the last commit
     if (record.offset < (next.get(partition) ?? 0n)) return
     next.set(partition, record.offset + 1n)
     records.push(slim ? slimmed(record) : record)
@@ -83,7 +84,8 @@ export const startTape = async (brokers: string, { slim }: TapeOptions = { slim:
   await consumer.connect()
   await consumer.subscribe({ topics: [...topicNames], fromBeginning: true })
   await consumer.run({
-    autoCommit: false,
+    autoCommit: slim,
+    autoCommitInterval: commitsEveryMs,
     eachBatch: async ({ batch: { topic, partition, messages } }) => {
       for (const { key, value, headers, offset } of messages) {
         note({ topic, partition, offset: BigInt(offset), key, value, headers: headers ?? {}, ...labels(headers) })
