@@ -60,7 +60,8 @@ const check = async (dir: string, told: "inherit" | "ignore" = "inherit"): Promi
 const clear = async (dir: string): Promise<void> => {
   const { owner } = readLedger(dir)
   if (owner !== undefined && lives(owner)) throw new Error(`${dir} is in use by process ${owner.pid}`)
-  if (existsSync(dir) && readdirSync(dir).length > 0 && !existsSync(join(dir, files.mark)))
+  const marks = [files.mark, files.schedule]
+  if (existsSync(dir) && readdirSync(dir).length > 0 && !marks.some((name) => existsSync(join(dir, name))))
     throw new Error(`${dir} was not left by a campaign: choose another folder`)
   await killLeftovers(dir)
   rmSync(dir, { recursive: true, force: true })
