@@ -25,7 +25,7 @@ const orders = 300
 const seconds = 14
 const warmUpSeconds = 1
 // of the sound system all is over in that time
-const patienceMs = 30_000
+const patienceMs = 25_000
 // what the bugs before it left behind may still be under way
 const soundPatienceMs = 120_000
 
