@@ -44,8 +44,11 @@ const lateNews = fault("connector over REST", "payments", 2_000, 8_000, pauses)
 const crashes = [5_000, 10_000].map((atMs) => fault("kill postgres", "postgres", atMs, 200))
 
 const databases = ["users", "products", "orders", "sagas", "payments", "shipments"] as const
-// they keep what they began with
-const endSessions = "select pg_terminate_backend(pid) from pg_stat_activity where usename like '%_service'"
+// they keep what they began with; one that waits for the disk would have all that was written before it there, too
+const endSessions = `
+  select pg_terminate_backend(pid)
+  from pg_stat_activity
+  where backend_type = 'client backend' and pid <> pg_backend_pid()`
 
 export const plants: Readonly<Record<string, Plant>> = {
   "offsets committed before the pass": { service: "product", faults: inTurn(...killsAtWork) },
