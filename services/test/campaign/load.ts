@@ -175,10 +175,8 @@ const main = async (): Promise<void> => {
     const wait = due - performance.now()
     if (wait > 0) await Bun.sleep(wait)
     while (open.size >= mostAtOnce) await Promise.race(open)
-    if (held) {
-      while (held && beginning) await Bun.sleep(holdsMs)
-      due = performance.now()
-    }
+    // what is late then is made up for as fast as orders end
+    while (held && beginning) await Bun.sleep(holdsMs)
     if (!beginning) break
     const life = live(client)
     open.add(life)

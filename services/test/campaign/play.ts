@@ -47,12 +47,12 @@ const settlesWithinMs = 420_000
 /** What is behind when the load ends is to be made up for: so much longer for each order. */
 const msForOrder = 20
 const partEndsWithinMs = 150_000
-/** Orders that are placed while more are open than come in so many seconds would only wait: for longer than sagas do. */
-const mostOpenSeconds = 20
+/** Orders that are placed while so many are open would only wait, and longer than sagas do. */
+const mostOpen = 700
 const tellsEveryMs = 1_000
 const clientsEndWithinMs = 12_000
 /** What was held back of the load may be placed after the faults: so much longer for each order. */
-const lateMsForOrder = 10
+const lateMsForOrder = 13
 const looksEveryMs = 500
 
 const log = (line: string): void => console.log(`${new Date().toISOString().slice(11, 19)} ${line}`)
@@ -155,7 +155,6 @@ export const play = async (site: Site, game: Game, ends: Array<() => unknown>): 
 
 const startParts = (stack: Stack, game: Game, at: (name: keyof typeof files) => string) => {
   const { work } = game
-  const perSecond = work.count / (game.warmUpSeconds + game.seconds)
   const injector = spawn(
     "injector.ts",
     {
@@ -173,8 +172,8 @@ const startParts = (stack: Stack, game: Game, at: (name: keyof typeof files) => 
       orchestratorUrl: stack.service("orchestrator").url,
       shipmentUrl: stack.service("shipment").url,
       work,
-      perSecond,
-      mostOpen: perSecond * mostOpenSeconds,
+      perSecond: work.count / (game.warmUpSeconds + game.seconds),
+      mostOpen,
       history: at("history")
     } satisfies LoadJob,
     join(game.dir, "log", "load.log")
