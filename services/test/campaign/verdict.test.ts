@@ -6,7 +6,7 @@ import type { Event } from "./history.ts"
 import type { Done } from "./nemesis.ts"
 import { keyOrder } from "./key-order.ts"
 import { tableOf } from "./table.ts"
-import { cancels, clients, differing, judge, placedOf, reverted, type Evidence } from "./verdict.ts"
+import { cancels, clients, differing, givenUp, judge, placedOf, reverted, type Evidence } from "./verdict.ts"
 import { workloadOf } from "./workload.ts"
 
 const event = (given: Partial<Event> & Pick<Event, "type">): Event => ({
@@ -131,6 +131,17 @@ test("what a connector publishes again from its table is excepted, and counted",
   expect(keyOrder([record("b"), record("a")], commits, [], ["c"]).wrong).toHaveLength(1)
   const later: Done = { ...fault, startedAt: 100_000, readyAt: 100_000 }
   expect(keyOrder([record("b"), record("a")], commits, [later]).wrong).toHaveLength(1)
+})
+
+test("who waited for as long as a step may take may have been given up", () => {
+  const saga = (id: string, seconds: number | null) => ({
+    id,
+    started_at: new Date(0),
+    ended_at: seconds === null ? null : new Date(seconds * 1_000)
+  })
+  // only these columns are looked at
+  const sagas = [saga("short", 89), saga("long", 90), saga("open", null)] as unknown as Snapshot["world"]["sagas"]
+  expect([...givenUp(snapshotOf({ sagas }))]).toEqual(["long"])
 })
 
 test("dead letters are the poison, all of it and nothing else", () => {

@@ -47,6 +47,8 @@ export interface Verdict {
 const told = 20
 const mostSlotLag = 64 * 1024 * 1024
 const leastQuiet = 0.25
+/** Three attempts of half a minute. */
+const givesUpAfterMs = 90_000
 const mostMemory = 1024 * 1024 * 1024
 /** Of the 200 that Postgres gives. */
 const mostConnections = 150
@@ -72,7 +74,7 @@ export const placedOf = (
 export const judge = (evidence: Evidence): Verdict => {
   const { run, plan, subscribers, history, snapshot, replayed, done } = evidence
   const placed = placedOf(history, snapshot.keys, plan)
-  const expected = { plan, placed, subscribers }
+  const expected = { plan, placed, subscribers, givenUp: givenUp(snapshot) }
   const own = new Set(snapshot.world.outbox.map(({ id }) => id))
   const commits = snapshot.commits.filter(({ id }) => own.has(id))
   const found: Record<string, ReadonlyArray<string>> = {
@@ -106,6 +108,15 @@ export const judge = (evidence: Evidence): Verdict => {
   const counts = countsOf(evidence, placed)
   return { violations, void: voidness(evidence, counts), classes: classesOf(evidence), counts }
 }
+
+/** Orders whose saga was on its way for as long as one step may take, with all its attempts. */
+export const givenUp = ({ world }: Snapshot): ReadonlySet<string> =>
+  new Set(
+    world.sagas.flatMap(({ id, started_at, ended_at }) =>
+      // they are texts after they were written and read
+      ended_at !== null && new Date(ended_at).getTime() - new Date(started_at).getTime() >= givesUpAfterMs ? [id] : []
+    )
+  )
 
 /** One order for each key, whoever asked how often; equal answers to equal requests; what was answered is there. */
 export const clients = (history: ReadonlyArray<Event>, keys: ReadonlyArray<Kept>): ReadonlyArray<string> => {
@@ -220,6 +231,7 @@ const countsOf = (
     "answers given again": distinct - facts,
     "published again by the auditor": snapshot.republished.length,
     "out of turn, published again": keyOrder(world.records, snapshot.commits, done, snapshot.republished).excepted,
+    "given up after waiting too long": world.orders.filter(({ reason }) => reason?.endsWith("TIMEOUT") === true).length,
     "reservations undone": world.reservations.filter(({ status, lines }) => status === "CANCELLED" && lines.length > 0)
       .length,
     "payments undone": world.payments.filter(({ status }) => status === "REFUNDED").length,
