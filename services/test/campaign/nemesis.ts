@@ -138,7 +138,11 @@ const poisoning: Carry = async ({ stack, fault, healed }) => {
   const all = poisonFor(subscribers)
   const chosen = all[fault.seed % all.length]
   if (chosen === undefined) throw new Error("there is no poison")
-  await stack.tape.produce([chosen.record])
+  // the broker may be away for longer than its client tries
+  await until("poison on its topic", healsWithinMs, async () => {
+    await stack.tape.produce([chosen.record])
+    return true
+  })
   healed()
 }
 
