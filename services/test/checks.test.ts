@@ -419,11 +419,17 @@ test("a subscriber handles a type of its topic, in its style if it says so", () 
 })
 
 /** What is wrong when an order was to come to this outcome, and there were so many cups. */
-const expecting = (world: World, id: string, outcome: Planned["outcome"], cups = 0) => {
+const expecting = (
+  world: World,
+  id: string,
+  outcome: Planned["outcome"],
+  cups = 0,
+  givenUp: ReadonlySet<string> = new Set()
+) => {
   const items = id === late ? [cup] : [tea]
   const products = expected.plan.products.map((one) => (one.id === "cup" ? { ...one, quantity: cups } : one))
   const placed = new Map([...expected.placed, [id, planned("x", items, outcome)]])
-  return Object.keys(violations(world, { ...expected, plan: { ...expected.plan, products }, placed }))
+  return Object.keys(violations(world, { ...expected, plan: { ...expected.plan, products }, placed, givenUp }))
 }
 
 test("an order that races with its cancel is approved at its prices, or rejected for the cancel", () => {
@@ -443,6 +449,19 @@ test("of orders that compete for stock as many are approved as there was, at the
   expect(expecting(changed("orders", 2, sold), late, competing, 1)).not.toContain("outcomes")
   const dearer = { ...sold, lines: [{ ...cupLine, price: 6 }], total: 6 }
   expect(expecting(changed("orders", 2, dearer), late, competing, 1)).toContain("outcomes")
+})
+
+test("an order that waited for too long may have been given up, and what it held may not be sold", () => {
+  const approved = { status: "APPROVED" } as const
+  const competing = { status: "FIRST_COME" } as const
+  const overdue = changed("orders", 1, { reason: "SHIP_TIMEOUT" })
+  const [back, gone] = [new Set([returned]), new Set([late])]
+
+  expect(expecting(overdue, returned, approved)).toEqual(["outcomes"])
+  expect(expecting(overdue, returned, approved, 0, gone)).toEqual(["outcomes"])
+  expect(expecting(overdue, returned, approved, 0, back)).toEqual([])
+  expect(expecting(changed("orders", 1, { reason: "OUT_OF_STOCK" }), returned, approved, 0, back)).toEqual(["outcomes"])
+  expect(expecting(changed("orders", 2, { reason: "TIMEOUT" }), late, competing, 1, gone)).not.toContain("outcomes")
 })
 
 test("of many things that are wrong some are told", () => {

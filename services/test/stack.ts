@@ -23,7 +23,7 @@ import {
   type ServiceName
 } from "../../stack/supervise.ts"
 import { text, until, within } from "../../stack/wait.ts"
-import { startTape, type Tape } from "./tape.ts"
+import { startTape, type Tape, type TapeOptions } from "./tape.ts"
 import { keepFile } from "./warden.ts"
 
 export interface Replica extends Service {
@@ -114,10 +114,9 @@ export interface StackOptions {
   /** A folder that is there and stays; without one it is made, and removed at the end. */
   readonly dir?: string
   readonly engines?: Omit<EnginesOptions, "dir" | "prepare">
-  /** Where services look for the broker and for Postgres. */
-  readonly env?: Readonly<Record<string, string>>
-  /** Programs in the place of services. */
-  readonly scripts?: Readonly<Partial<Record<ServiceName, string>>>
+  readonly tape?: TapeOptions
+  /** Where a service looks for the broker and for Postgres. */
+  readonly env?: (name: ServiceName) => Readonly<Record<string, string>>
 }
 
 /** Starts everything. What is to be done at its end, in reverse, is put to `ends` as it comes up. */
@@ -163,7 +162,7 @@ export const startStack = async (ends: Array<() => unknown>, options: StackOptio
     const [port = 0, adminPort = 0] = inPlaceOf === undefined ? await freePorts([[], []]) : portsOf(inPlaceOf)
     const env = {
       ...serviceEnv(engines, name),
-      ...options.env,
+      ...options.env?.(name),
       PORT: String(port),
       ADMIN_PORT: String(adminPort),
       CARD_PROCESSOR_URL: processor.url
@@ -179,12 +178,10 @@ export const startStack = async (ends: Array<() => unknown>, options: StackOptio
     return replica
   }
   const services = new Map(
-    await Promise.all(
-      SERVICE_NAMES.map(async (name) => [name, await start(name, name, options.scripts?.[name])] as const)
-    )
+    await Promise.all(SERVICE_NAMES.map(async (name) => [name, await start(name, name)] as const))
   )
 
-  const tape = await startTape(engines.kafka.brokers)
+  const tape = await startTape(engines.kafka.brokers, options.tape)
   ends.push(() => tape.stop())
   return {
     engines,

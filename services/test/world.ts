@@ -201,8 +201,8 @@ export const consumed = (stack: Stack): Promise<void> =>
  * Returns when all that the outboxes hold lies on the topics and all that lies there was consumed. Nothing moves then
  * but timers and new requests: the outboxes are read last, so what a pass sent before it let go of its offsets is in it.
  */
-export const quiet = (stack: Stack): Promise<void> =>
-  until("quiet", settlesWithinMs, async () => {
+export const quiet = (stack: Stack, withinMs = settlesWithinMs): Promise<void> =>
+  until("quiet", withinMs, async () => {
     const ends = await allRead(stack)
     const published = new Set(stack.tape.records.map(({ id }) => id))
     const { outbox } = await readMessages(stack)

@@ -2,7 +2,7 @@
 import { expect, setDefaultTimeout, test } from "bun:test"
 import { readFileSync } from "node:fs"
 import { join, resolve } from "node:path"
-import { files } from "./check.ts"
+import { files } from "./files.ts"
 import type { Verdict } from "./verdict.ts"
 
 setDefaultTimeout(900_000)

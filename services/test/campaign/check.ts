@@ -3,24 +3,13 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { subscribers } from "../world.ts"
 import type { Run, Snapshot } from "./dump.ts"
+import { files } from "./files.ts"
 import { readLines, type Event } from "./history.ts"
 import type { Done } from "./nemesis.ts"
 import type { Fault } from "./schedule.ts"
 import { tableOf } from "./table.ts"
 import { judge, type Verdict } from "./verdict.ts"
 import { workloadOf } from "./workload.ts"
-
-/** Files of a campaign's folder. */
-export const files = {
-  run: "run.json",
-  schedule: "schedule.json",
-  nemesis: "nemesis.jsonl",
-  history: "history.jsonl",
-  injected: "injected.json",
-  snapshot: "snapshot.json",
-  replayed: "replayed.json",
-  verdict: "verdict.json"
-} as const
 
 export const judgeFolder = (folder: string): Verdict => {
   // all of it was written by a process of the campaign
@@ -29,7 +18,7 @@ export const judgeFolder = (folder: string): Verdict => {
   const run = read<Run>("run")
   return judge({
     run,
-    plan: workloadOf(run.orders, run.seed).plan,
+    plan: workloadOf(run.work).plan,
     subscribers,
     schedule: read<ReadonlyArray<Fault>>("schedule"),
     done: lines<Done>("nemesis"),

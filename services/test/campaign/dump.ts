@@ -1,4 +1,5 @@
 /** All that the checker is given, read from the databases and the topics once all is quiet, or taken down on the way. */
+import type { RowOf, Saga } from "oncebox"
 import { SERVICE_NAMES, SERVICES } from "../../../stack/supervise.ts"
 import type { World } from "../checks/check.ts"
 import type { Plan, Planned } from "../orders.ts"
@@ -8,6 +9,8 @@ import { injectedHeader, partitionOf } from "../tape.ts"
 import { readState, readWorld, subscribers } from "../world.ts"
 import type { Injected } from "./injector.ts"
 import type { Samples } from "./samples.ts"
+import { databases } from "./site.ts"
+import type { Work } from "./workload.ts"
 
 /** What a client's key stands for, as a service has kept it. */
 export interface Kept {
@@ -25,6 +28,11 @@ export interface Commit {
   readonly database: Database
   readonly at: number
   readonly transaction: string
+  readonly topic: string
+  readonly type: string
+  readonly key: string
+  /** The message on which it was decided to send it; null when a row fell due. */
+  readonly cause: string | null
 }
 
 /** A record of a topic that belongs to the campaign's orders, users and products. */
@@ -42,25 +50,37 @@ export interface Slot {
   readonly lagBytes: number
 }
 
+/** Rows as they were read have all their columns. */
+interface Sagas {
+  readonly sagas: ReadonlyArray<RowOf<(typeof Saga.tables)["sagas"]>>
+  readonly sagaLog: ReadonlyArray<
+    Pick<RowOf<(typeof Saga.tables)["saga_log"]>, "saga_id" | "position" | "state" | "step">
+  >
+}
+
 export interface Snapshot {
   /** Dates are texts after they were written and read. */
-  readonly world: Omit<World, "records"> & { readonly records: ReadonlyArray<Lying> }
+  readonly world: Omit<World, "records" | keyof Sagas> & Sagas & { readonly records: ReadonlyArray<Lying> }
+  /** Records that are there again, and are not among those of the world. */
+  readonly repetitions: number
   readonly keys: ReadonlyArray<Kept>
   readonly letters: ReadonlyArray<Letter>
   readonly lettersDue: ReadonlyArray<Letter>
   readonly commits: ReadonlyArray<Commit>
+  /** Messages that the auditor published again. */
+  readonly republished: ReadonlyArray<string>
   readonly slots: ReadonlyArray<Slot>
   /** The rows of all tables, by table, as digests. */
   readonly state: Readonly<Record<string, string>>
 }
 
 export interface Run {
-  readonly orders: number
-  readonly seed: number
+  readonly work: Work
   readonly faults: number
   readonly plant: string | null
   /** Of the phase of faults, as it was planned. */
   readonly seconds: number
+  readonly loadFrom: number
   readonly faultsFrom: number
   readonly faultsTo: number
   readonly loadTo: number
@@ -74,16 +94,24 @@ export interface Run {
 export const readSnapshot = async (
   stack: Stack,
   plan: Plan,
-  placed: ReadonlyMap<string, Planned>
+  placed: ReadonlyMap<string, Planned>,
+  earlier: ReadonlySet<Letter>
 ): Promise<Snapshot> => {
-  const { records, ...world } = await readWorld(stack, plan, placed)
+  const { records, ...world } = (await readWorld(stack, plan, placed)) as Omit<World, keyof Sagas> & Sagas
   // what was read is the tape's own, with keys
   const own = new Set(records)
-  const lying = stack.tape.records.filter((record) => own.has(record))
+  const all = stack.tape.records.filter((record) => own.has(record))
+  // what comes again as it was shows nothing more
+  const seen = new Set<string>()
+  const lying = all.filter(
+    ({ id, topic, type, injected }) => seen.size !== seen.add(`${id} ${topic} ${type} ${injected}`).size
+  )
   const state = await readState(stack)
   return {
     world: {
       ...world,
+      // of many columns these are looked at
+      sagaLog: world.sagaLog.map(({ saga_id, position, state, step }) => ({ saga_id, position, state, step })),
       records: lying.map(({ id, topic, type, key, injected }) => ({
         id,
         topic,
@@ -92,12 +120,20 @@ export const readSnapshot = async (
         injected
       }))
     },
+    repetitions: all.length - lying.length,
     keys: [...(await keysOf(stack, "orders")), ...(await keysOf(stack, "sagas"))].filter(({ key }) =>
       key.startsWith(plan.prefix)
     ),
-    letters: await lettersOf(stack),
-    lettersDue: lettersDueOf(stack),
+    letters: (await lettersOf(stack)).filter((letter) => !earlier.has(letter)),
+    lettersDue: lettersDueOf(stack).filter((letter) => !earlier.has(letter)),
     commits: (await Promise.all(SERVICE_NAMES.map((name) => commitsOf(stack, SERVICES[name].database)))).flat(),
+    republished: (
+      await Promise.all(
+        databases.map((name) => stack.database(name)<Array<{ id: string }>>`select id from campaign_republished`)
+      )
+    )
+      .flat()
+      .map(({ id }) => id),
     slots: await slotsOf(stack),
     state: Object.fromEntries(
       Object.entries(state).map(([table, rows]) => [table, `${rows.length} ${Bun.hash(rows.join("\n")).toString(36)}`])
@@ -113,7 +149,7 @@ const keysOf = async (stack: Stack, database: Database): Promise<ReadonlyArray<K
       where reply ->> 'id' is not null`
   ).map((row) => ({ ...row }))
 
-const lettersOf = async (stack: Stack): Promise<ReadonlyArray<Letter>> =>
+export const lettersOf = async (stack: Stack): Promise<ReadonlyArray<Letter>> =>
   (
     await Promise.all(
       SERVICE_NAMES.map(async (name) => {
@@ -135,12 +171,12 @@ const lettersDueOf = (stack: Stack): ReadonlyArray<Letter> => {
 
 const commitsOf = async (stack: Stack, database: Database): Promise<ReadonlyArray<Commit>> =>
   (
-    await stack.database(database)<Array<{ id: string; at: string; transaction: string }>>`
-      select id,
+    await stack.database(database)<Array<Omit<Commit, "database" | "at"> & { readonly at: string }>>`
+      select id, topic, type, key, causation as cause,
              (extract(epoch from pg_xact_commit_timestamp(xmin)) * 1000000)::bigint::text as at,
              xmin::text as transaction
       from outbox`
-  ).map(({ id, at, transaction }) => ({ id, database, at: Number(at), transaction }))
+  ).map((row) => ({ ...row, database, at: Number(row.at) }))
 
 const slotsOf = async (stack: Stack): Promise<ReadonlyArray<Slot>> =>
   (

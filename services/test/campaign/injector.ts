@@ -12,6 +12,11 @@ import { askedAgain, startTape, type Raw, type Taped } from "../tape.ts"
 export interface InjectorJob {
   readonly brokers: string
   readonly seed: number
+  /** Of a hundred records so many come again as they are, and so many of the commands under new ids. */
+  readonly copiedPercent: number
+  readonly againPercent: number
+  /** How long after the original they come at the latest. */
+  readonly latestMs: number
   /** Where it writes what it did, as an Injected. */
   readonly result: string
 }
@@ -22,9 +27,6 @@ export interface Injected {
   readonly again: number
 }
 
-const copiedPercent = 12
-const againPercent = 5
-const latestMs = 20_000
 const producesEveryMs = 50
 
 interface Due {
@@ -32,9 +34,10 @@ interface Due {
   readonly record: Raw
 }
 
-const main = async ({ brokers, seed, result }: InjectorJob): Promise<void> => {
+const main = async (job: InjectorJob): Promise<void> => {
+  const { brokers, seed, result, copiedPercent, againPercent, latestMs } = job
   const next = random(seed ^ 0x12ec)
-  const tape = await startTape(brokers)
+  const tape = await startTape(brokers, { slim: true })
   const ids = new Set<string>()
   let due: Array<Due> = []
   const count = { records: 0, copies: 0, again: 0 }
@@ -50,7 +53,9 @@ const main = async ({ brokers, seed, result }: InjectorJob): Promise<void> => {
     if (dice < copiedPercent) later(record)
     else if (dice < copiedPercent + againPercent && record.topic.endsWith("-commands")) later(askedAgain(record))
   }
-  tape.records.forEach(consider)
+  // what was there before belongs to nobody who is at work now
+  await tape.caughtUp()
+  for (const { id } of tape.records) ids.add(id)
   tape.follow(consider)
 
   const produce = async (ready: ReadonlyArray<Due>): Promise<void> => {

@@ -1,20 +1,22 @@
 /**
  * The campaign's clients, as a process: `bun load.ts '<job>'`. Places orders at a steady rate, each by a client that asks
- * again under its key until it is answered (or gives up), cancels some, and reads some again and again. Every request and
- * what came of it is a line of the history. Ends by itself; when its stdin does, no client begins any more.
+ * again under its key until it is answered (or gives up), cancels some, and reads some again and again. Every request about
+ * an order and what came of it is a line of the history. Ends by itself; when its stdin does, no client begins any more. A line
+ * there is how many orders are open, and while they are too many no client begins either.
  */
 import { appendFileSync } from "node:fs"
 import { text } from "../../../stack/wait.ts"
 import { random } from "../orders.ts"
 import { canonical, type Event } from "./history.ts"
-import { workloadOf, type Client } from "./workload.ts"
+import { workloadOf, type Client, type Work } from "./workload.ts"
 
 export interface LoadJob {
   readonly orderUrl: string
   readonly orchestratorUrl: string
-  readonly count: number
-  readonly seed: number
+  readonly shipmentUrl: string
+  readonly work: Work
   readonly perSecond: number
+  readonly mostOpen: number
   readonly history: string
 }
 
@@ -23,6 +25,8 @@ const patienceMs = 120_000
 const pauseMs = 250
 const readsEveryMs = 50
 const readsApprovedEveryMs = 500
+const tracksEveryMs = 100
+const holdsMs = 50
 const mostAtOnce = 400
 
 type Ask = {
@@ -39,6 +43,7 @@ type Told = Omit<Event, "at" | "op" | "f" | "key">
 const job = JSON.parse(Bun.argv[2] ?? "{}") as LoadJob
 let ops = 0
 let beginning = true
+let held = false
 
 const write = (event: Omit<Event, "at">): void =>
   appendFileSync(job.history, `${JSON.stringify({ at: Date.now(), ...event })}\n`)
@@ -114,6 +119,16 @@ const readApproved = async (id: string): Promise<void> => {
   }
 }
 
+/** Returns when the order is shipped, or will not be. It is asked too often to be written down, and shows nothing. */
+const trackShipped = async (id: string): Promise<void> => {
+  const until = Date.now() + patienceMs
+  while (Date.now() < until) {
+    const { type } = await answerOf({ method: "GET", url: `${job.shipmentUrl}/shipments/${id}` })
+    if (type === "ok") return
+    await Bun.sleep(tracksEveryMs)
+  }
+}
+
 const live = async ({ order, cancels, givesUp }: Client): Promise<void> => {
   const url = `${order.entry === "order" ? job.orderUrl : job.orchestratorUrl}/orders`
   const ask: Ask = { method: "POST", url, body: order.body, idempotencyKey: order.key }
@@ -125,6 +140,7 @@ const live = async ({ order, cancels, givesUp }: Client): Promise<void> => {
   known.push(id)
   if (cancels === null) return
   if (cancels === "approved") await readApproved(id)
+  else if (cancels === "shipped") await trackShipped(id)
   else await Bun.sleep(cancels.afterMs)
   const key = `cancel-${id}`
   // an order that was asked of the orchestrator may not be known to the order service yet: 404 is asked again
@@ -134,11 +150,13 @@ const live = async ({ order, cancels, givesUp }: Client): Promise<void> => {
     { method: "POST", url: `${job.orderUrl}/orders/${id}/cancel`, body: {}, idempotencyKey: key, order: id },
     false
   )
+  // what was approved must not have changed
+  if (cancels === "approved") await request("read", id, { method: "GET", url: `${job.orderUrl}/orders/${id}` })
 }
 
 /** Reads orders of late, one after the other; of each it is known what was read before. */
 const readOn = async (over: () => boolean): Promise<void> => {
-  const next = random(job.seed ^ 0x4ead)
+  const next = random(job.work.seed ^ 0x4ead)
   while (!over()) {
     const id = known[Math.floor(known.length * (1 - next() ** 3 * 0.999))] ?? known.at(-1)
     if (id !== undefined) await request("read", id, { method: "GET", url: `${job.orderUrl}/orders/${id}` })
@@ -147,8 +165,8 @@ const readOn = async (over: () => boolean): Promise<void> => {
 }
 
 const main = async (): Promise<void> => {
-  const { clients } = workloadOf(job.count, job.seed)
-  const next = random(job.seed ^ 0x70ad)
+  const { clients } = workloadOf(job.work)
+  const next = random(job.work.seed ^ 0x70ad)
   const open = new Set<Promise<void>>()
   let over = false
   const reading = readOn(() => over)
@@ -157,6 +175,8 @@ const main = async (): Promise<void> => {
     const wait = due - performance.now()
     if (wait > 0) await Bun.sleep(wait)
     while (open.size >= mostAtOnce) await Promise.race(open)
+    // what is late then is made up for as fast as orders end
+    while (held && beginning) await Bun.sleep(holdsMs)
     if (!beginning) break
     const life = live(client)
     open.add(life)
@@ -170,7 +190,11 @@ const main = async (): Promise<void> => {
 }
 
 const watchStdin = async (): Promise<void> => {
-  for await (const said of Bun.stdin.stream()) void said
+  const decoder = new TextDecoder()
+  for await (const said of Bun.stdin.stream()) {
+    const count = decoder.decode(said).trimEnd().split("\n").at(-1)
+    held = Number(count) > job.mostOpen
+  }
   beginning = false
 }
 

@@ -1,17 +1,18 @@
 /** Carries a schedule of faults out on a running stack, and heals each of them. What it did and when is a log. */
-import { Redacted } from "effect"
-import { connect, type Sql } from "oncebox"
+import type { Sql } from "oncebox"
 import { connectorConfig } from "../../../connectors/apply.ts"
 import { signal } from "../../../stack/ledger.ts"
 import type { Running } from "../../../stack/process.ts"
-import { SERVICE_NAMES, type ServiceName } from "../../../stack/supervise.ts"
+import type { Proxy } from "../../../outbox/test/proxy.ts"
+import { SERVICE_NAMES, type Service, type ServiceName } from "../../../stack/supervise.ts"
 import { text, until, within } from "../../../stack/wait.ts"
 import { random } from "../orders.ts"
 import { poisonFor } from "../poison.ts"
-import { type Database, type Replica, type Stack } from "../stack.ts"
+import { type Database, type Stack } from "../stack.ts"
 import { groups, subscribers } from "../world.ts"
-import type { Links } from "./links.ts"
-import { type ClassName, type Fault, type LinkName } from "./schedule.ts"
+import type { Site } from "./site.ts"
+import { type ClassName, type Fault } from "./schedule.ts"
+import { asSuperuser } from "./superuser.ts"
 
 /** A fault as it was carried out; times are of the clock. */
 export interface Done extends Fault {
@@ -25,13 +26,21 @@ export interface Done extends Fault {
 }
 
 const healsWithinMs = 150_000
+/** Somebody says something on each link in that time; if not, nothing is cut. */
+const piecesWithinMs = 3_000
+
+/** What the nemesis is let loose on. */
+export interface Target extends Site {
+  /** The planted bug: connectors that lose their offsets go on from now, and nothing makes up for what was before. */
+  readonly skips: boolean
+}
 
 /** What a fault needs. `healed` is called when the nemesis has done its part. */
-interface Act {
-  readonly stack: Stack
-  readonly links: Links
+interface Act extends Target {
   readonly superuser: Sql
   readonly fault: Fault
+  /** Of connectors, when the faults began. */
+  readonly offsets: ReadonlyMap<string, ReadonlyArray<unknown>>
   readonly healed: () => void
   readonly next: () => number
 }
@@ -39,7 +48,8 @@ interface Act {
 /** Does it, heals it, and returns when the target is ready again. */
 type Carry = (act: Act) => Promise<void>
 
-const serviceOf = ({ stack, fault }: Act): Replica => {
+const serviceOf = ({ stack, auditor, fault }: Act): Service => {
+  if (fault.target === auditor?.name) return auditor
   const name = SERVICE_NAMES.find((known) => known === fault.target)
   if (name === undefined) throw new Error(`there is no service ${fault.target}`)
   return stack.service(name)
@@ -72,15 +82,46 @@ const stopping: Carry = async (act) => {
   act.healed()
 }
 
+const linkOf = ({ links, fault }: Act): Proxy => {
+  const link = links.of.get(fault.target)
+  if (link === undefined) throw new Error(`there is no link ${fault.target}`)
+  return link
+}
+
 const onLink =
-  (begin: (link: Links["of"][LinkName], act: Act) => void, end: (link: Links["of"][LinkName]) => void): Carry =>
+  (begin: (link: Proxy, act: Act) => void, end: (link: Proxy) => void): Carry =>
   async (act) => {
-    const link = act.links.of[act.fault.target as LinkName]
+    const link = linkOf(act)
     begin(link, act)
     await lasting(act)
     end(link)
     act.healed()
   }
+
+/**
+ * All connections at once; or one of them, in the middle of what is said on it: before the server has heard a piece, or after,
+ * so that its answer is lost. Of what services say to Postgres it is a piece with messages for the outbox, and its COMMIT.
+ */
+const cutting: Carry = async (act) => {
+  const link = linkOf(act)
+  const way = Math.floor(act.next() * 3)
+  if (way > 0) await within("a piece to cut at", piecesWithinMs, cutAtPiece(act, link, way === 1)).catch(() => {})
+  link.fate = () => "forward"
+  if (way === 0) link.cut()
+  act.healed()
+}
+
+const cutAtPiece = ({ fault: { target } }: Act, link: Proxy, before: boolean): Promise<void> =>
+  new Promise((resolve) => {
+    const fits = (piece: Buffer): boolean =>
+      !target.endsWith("-postgres") || /Event|Command/.test(piece.toString("latin1"))
+    link.fate = (piece) => {
+      if (!fits(piece)) return "forward"
+      link.fate = () => "forward"
+      resolve()
+      return before ? "cut before" : "cut after"
+    }
+  })
 
 const terminating: Carry = async ({ superuser, fault, healed }) => {
   await until(`backends of ${fault.target} ended`, healsWithinMs, async () => {
@@ -97,7 +138,11 @@ const poisoning: Carry = async ({ stack, fault, healed }) => {
   const all = poisonFor(subscribers)
   const chosen = all[fault.seed % all.length]
   if (chosen === undefined) throw new Error("there is no poison")
-  await stack.tape.produce([chosen.record])
+  // the broker may be away for longer than its client tries
+  await until("poison on its topic", healsWithinMs, async () => {
+    await stack.tape.produce([chosen.record])
+    return true
+  })
   healed()
 }
 
@@ -132,11 +177,17 @@ const rewinding: Carry = async (act) => {
 }
 
 /** Connect may be down, or busy with a rebalance. Answers what it said. */
-const rest = async ({ engines }: Stack, method: "GET" | "PUT" | "POST" | "DELETE", path: string): Promise<string> => {
+const rest = async (
+  { engines }: Stack,
+  method: "GET" | "PUT" | "POST" | "DELETE" | "PATCH",
+  path: string,
+  body?: object
+): Promise<string> => {
   let said = ""
   await until(`${method} ${path}`, healsWithinMs, async () => {
     const response = await fetch(`${engines.connect.url}/connectors/${path}`, {
       method,
+      ...(body === undefined ? {} : { headers: { "content-type": "application/json" }, body: JSON.stringify(body) }),
       signal: AbortSignal.timeout(5_000)
     })
     said = await response.text()
@@ -164,10 +215,18 @@ const restConnector: Carry = async (act) => {
   healed()
 }
 
-const forgettingOffsets: Carry = async ({ stack, fault: { target: name }, healed }) => {
+/** What Connect says of a connector's offsets; none before it has published something. */
+const offsetsOf = async (stack: Stack, name: string): Promise<ReadonlyArray<unknown>> =>
+  // what Connect answers
+  (JSON.parse(await rest(stack, "GET", `${name}/offsets`)) as { readonly offsets: ReadonlyArray<unknown> }).offsets
+
+/** They are gone, or what they were when the faults began. */
+const losingOffsets: Carry = async ({ stack, fault: { target: name }, offsets, next, healed }) => {
+  const earlier = offsets.get(name) ?? []
   try {
     await stopped(stack, name)
-    await rest(stack, "DELETE", `${name}/offsets`)
+    if (earlier.length === 0 || next() < 0.5) await rest(stack, "DELETE", `${name}/offsets`)
+    else await rest(stack, "PATCH", `${name}/offsets`, { offsets: earlier })
   } finally {
     await rest(stack, "PUT", `${name}/resume`)
     healed()
@@ -177,20 +236,11 @@ const forgettingOffsets: Carry = async ({ stack, fault: { target: name }, healed
 /** The planted bug: the slot is made anew and begins where the log is then, and no snapshot makes up for what was before. */
 const skipping: Carry = async ({ stack, superuser, fault, healed }) => {
   const name = fault.target
-  const set = async (config: Readonly<Record<string, string>>): Promise<void> => {
-    const response = await fetch(`${stack.engines.connect.url}/connectors/${name}/config`, {
-      method: "PUT",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({ ...config, name }),
-      signal: AbortSignal.timeout(10_000)
-    })
-    if (!response.ok) throw new Error(await response.text())
-  }
   const config = connectorConfig(name)
   const slot = config["slot.name"] ?? ""
   await stopped(stack, name)
   await rest(stack, "DELETE", `${name}/offsets`)
-  await set({ ...config, "snapshot.mode": "no_data" })
+  await rest(stack, "PUT", `${name}/config`, { ...config, name, "snapshot.mode": "no_data" })
   await until(`slot ${slot} dropped`, 30_000, async () => {
     await superuser`select pg_drop_replication_slot(${slot})`
     return true
@@ -211,10 +261,7 @@ const carries: Readonly<Record<ClassName, Carry>> = {
   "kill postgres": killing(({ stack }) => stack.engines.postgres),
   "short stop": stopping,
   "stop beyond session": stopping,
-  "cut link": onLink(
-    (link) => link.cut(),
-    () => {}
-  ),
+  "cut link": cutting,
   "black hole": onLink(
     (link) => link.hold(),
     (link) => link.release()
@@ -231,23 +278,19 @@ const carries: Readonly<Record<ClassName, Carry>> = {
   poison: poisoning,
   "rewind group": rewinding,
   "connector over REST": restConnector,
-  "connector offsets": forgettingOffsets
+  "connector offsets": losingOffsets
 }
 
 /** Carries all of it out, each fault at its time, or as soon as its target is ready again. Returns when all are healed. */
 export const unleash = async (
-  stack: Stack,
-  links: Links,
+  target: Target,
   faults: ReadonlyArray<Fault>,
-  log: (done: Done) => void,
-  skips = false
+  log: (done: Done) => void
 ): Promise<void> => {
-  const { host, port, superuserPassword } = stack.engines.postgres
-  const password = Redacted.make(superuserPassword)
-  const superuser = connect(
-    { host, port, database: "postgres", username: "postgres", password },
-    { name: "nemesis", max: 1 }
-  )
+  const superuser = asSuperuser(target.stack)
+  const offsets = new Map<string, ReadonlyArray<unknown>>()
+  for (const name of new Set(faults.flatMap((fault) => (fault.class === "connector offsets" ? [fault.target] : []))))
+    offsets.set(name, await offsetsOf(target.stack, name))
   const began = Date.now()
   // one after the other for each target
   const busy = new Map<string, Promise<void>>()
@@ -256,21 +299,22 @@ export const unleash = async (
     const before = busy.get(fault.target) ?? Promise.resolve()
     busy.set(
       fault.target,
-      before.then(async () => log(await carryOut(stack, links, superuser, fault, skips)))
+      before.then(async () => log(await carryOut({ ...target, superuser, offsets, fault })))
     )
   }
   await Promise.all(busy.values())
   await superuser.end({ timeout: 1 })
 }
 
-const carryOut = async (stack: Stack, links: Links, superuser: Sql, fault: Fault, skips: boolean): Promise<Done> => {
+const carryOut = async (given: Omit<Act, "healed" | "next">): Promise<Done> => {
+  const { fault, skips } = given
   const startedAt = Date.now()
   let healedAt: number | undefined
   let failure: string | null = null
   const healed = (): void => void (healedAt ??= Date.now())
   try {
     const carry = skips && fault.class === "connector offsets" ? skipping : carries[fault.class]
-    const carrying = carry({ stack, links, superuser, fault, healed, next: random(fault.seed) })
+    const carrying = carry({ ...given, healed, next: random(fault.seed) })
     await within(`${fault.class} of ${fault.target}`, healsWithinMs, carrying)
   } catch (cause) {
     failure = text(cause)

@@ -11,17 +11,19 @@ export interface Options {
   readonly seconds: number
   readonly seed: number
   readonly replay: boolean
-  readonly plant: string | undefined
+  /** Bugs that are to be found; none in a campaign. */
+  readonly plants: ReadonlyArray<string>
   readonly dir: string
 }
 
 const usage = `bun run campaign [options]
 
-  --orders N    so many orders (2000; 1000 with a bug)
-  --faults N    so many faults, of all classes (40; 28 with a bug); 0 for none
+  --orders N    so many orders (2000)
+  --faults N    so many faults, of all classes (40); 0 for none
   --seconds S   how long they take (two seconds for each fault)
   --seed S      what orders, faults and injections follow (1): the same schedule, not the same run
-  --plant NAME  with a bug: exits 0 when it was found; "all" tries them in turn, an unknown name lists them
+  --plants      instead: with bugs, one after the other; exits 0 when all were found and nothing where there was none
+  --plant NAME  the same with this one, or these; an unknown name lists them
   --no-replay   leaves out the replay of all topics at the end
   --dir D       where the run leaves what it saw (.stack/campaign-<seed>)`
 
@@ -40,27 +42,28 @@ export const readArguments = (): Options => {
         faults: { type: "string" },
         seconds: { type: "string" },
         seed: { type: "string", default: "1" },
-        plant: { type: "string" },
+        plant: { type: "string", multiple: true, default: [] },
+        plants: { type: "boolean", default: false },
         "no-replay": { type: "boolean", default: false },
         dir: { type: "string" },
         help: { type: "boolean", short: "h" }
       }
     })
   )
-  const planted = values.plant !== undefined
-  if (values.plant !== undefined && values.plant !== "all" && plants[values.plant] === undefined) {
-    console.error(`There is no bug ${values.plant}. There are:\n  ${Object.keys(plants).join("\n  ")}`)
+  const unknown = values.plant.find((name) => plants[name] === undefined)
+  if (unknown !== undefined) {
+    console.error(`There is no bug ${unknown}. There are:\n  ${Object.keys(plants).join("\n  ")}`)
     process.exit(2)
   }
-  const faults = number("faults", values.faults ?? (planted ? "28" : "40"), 0)
+  const faults = number("faults", values.faults ?? "40", 0)
   const seed = number("seed", values.seed, 0)
   return {
-    orders: number("orders", values.orders ?? (planted ? "1000" : "2000"), 1),
+    orders: number("orders", values.orders ?? "2000", 1),
     faults,
     seconds: values.seconds === undefined ? Math.max(secondsFor(faults), 30) : number("seconds", values.seconds, 1),
     seed,
-    replay: !values["no-replay"] && !planted,
-    plant: values.plant,
+    replay: !values["no-replay"],
+    plants: values.plants ? Object.keys(plants) : values.plant,
     dir: resolve(values.dir ?? join(import.meta.dir, "..", "..", "..", ".stack", `campaign-${seed}`))
   }
 }

@@ -2,6 +2,7 @@
 import { Effect } from "effect"
 import { Broker, Choreography, run, Store, type Participant, type Tables } from "oncebox"
 import { shop } from "../simulation/shop.ts"
+import type { AnyParticipant } from "../../../outbox/testing/simulation/scenario.ts"
 import { planted as simulated } from "../simulation/planted.ts"
 import { order } from "../../order/order.ts"
 import { service as orderService } from "../../order/main.ts"
@@ -19,10 +20,10 @@ import { plants } from "./plants.ts"
 type Wrap<A> = (sound: A) => A
 
 const services = {
-  order: { service: orderService, participant: Choreography.join(order, choreography) },
+  order: { service: orderService, participant: order },
   orchestrator: { service: orchestratorService, participant: orchestrator },
-  payment: { service: paymentService, participant: Choreography.join(payment, choreography) },
-  product: { service: productService, participant: Choreography.join(product, choreography) }
+  payment: { service: paymentService, participant: payment },
+  product: { service: productService, participant: product }
 } as const
 
 /** Acknowledges what it takes before it is decided. */
@@ -79,11 +80,24 @@ const main = (name: string): void => {
   if (plant?.service === undefined) throw new Error(`no service has the bug ${name}`)
   const { service, participant } = services[plant.service]
   const bug = simulated[plant.simulated ?? ""]
-  const scenario = { ...shop(1), participants: [participant] }
-  const spoilt = bug !== undefined && "scenario" in bug ? bug.scenario(scenario) : scenario
-  // the simulator's bugs change handlers, not the shape of a participant
-  const broken = spoilt.participants[0] as unknown as Participant<Tables>
-  const { store: wrapLane = same } = spoilt
+  const spoil = (sound: AnyParticipant) => {
+    const scenario = { ...shop(1), participants: [sound] }
+    const { participants, store } = bug !== undefined && "scenario" in bug ? bug.scenario(scenario) : scenario
+    // the simulator's bugs change handlers, not the shape of a participant
+    return { spoilt: participants[0] as unknown as Participant<Tables>, store }
+  }
+  const sound = participant as unknown as AnyParticipant
+  const { spoilt, store: wrapLane = same } = spoil(sound)
+  // in both styles it is the same decision; what is joined knows nothing of what was changed, but for its reactions
+  const reactions = plant.service === "orchestrator" ? [] : choreography
+  const reacting = [...Choreography.join(spoilt, reactions).messages].filter(
+    ([contract]) => !spoilt.messages.has(contract)
+  )
+  const broken = {
+    ...spoilt,
+    messages: new Map([...spoilt.messages, ...reacting]),
+    topics: Choreography.join(spoilt, reactions).topics
+  }
   const forgetful: Wrap<Store["Service"]> = (store) => ({
     ...store,
     lane: (lane, tables) => Effect.map(store.lane(lane, tables), (sound) => wrapLane(sound, service.name))

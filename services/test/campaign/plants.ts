@@ -1,30 +1,77 @@
-/** Bugs that a campaign is run with to see that it finds them. */
+/**
+ * Bugs that a campaign is played with to see that it finds them, and for each of them what is to befall the system: few orders,
+ * much that comes again, and the faults that the bug can't bear. The sound system bears all of it, which is played as well.
+ */
 import type { Stack } from "../stack.ts"
+import type { ClassName, Fault } from "./schedule.ts"
+import { asSuperuser } from "./superuser.ts"
 
 export interface Plant {
   /** Which service has the bug; none when it lies in how the engines are run. */
   readonly service?: "order" | "orchestrator" | "payment" | "product"
   /** Its name among the simulator's bugs. */
   readonly simulated?: string
-  /** What else there is to do before the orders come. */
-  readonly prepare?: (stack: Stack) => Promise<void>
+  /** What else there is to do before the orders come; it answers what undoes it. */
+  readonly prepare?: (stack: Stack) => Promise<() => Promise<void>>
   /** Connectors that lose their offsets go on from now, and nothing makes up for what was before. */
   readonly skips?: true
+  readonly faults: ReadonlyArray<Fault>
 }
 
+type Unnumbered = Omit<Fault, "id">
+const fault = (name: ClassName, target: string, atMs: number, lastsMs = 0, seed = 0): Unnumbered => ({
+  class: name,
+  target,
+  atMs,
+  lastsMs,
+  seed
+})
+const inTurn = (...faults: ReadonlyArray<Unnumbered>): ReadonlyArray<Fault> =>
+  faults.toSorted((a, b) => a.atMs - b.atMs).map((one, n) => ({ ...one, id: n + 1 }))
+
+// seeds of which the nemesis cuts before the server has heard what was said, and pauses a connector: see nemesis.ts
+const cutsBefore = 1
+const pauses = 7
+
+const cuts = Array.from({ length: 24 }, (_, n) => fault("cut link", "product-postgres", 1_000 + n * 450, 0, cutsBefore))
+// what was read waits for the database when its service dies
+const killsAtWork = [3_000, 8_000].flatMap((atMs) => [
+  fault("black hole", "product-postgres", atMs, 3_000),
+  fault("kill service", "product", atMs + 2_000, 300)
+])
+// orders are cancelled meanwhile: others hear of it before they hear of the payment
+const lateNews = fault("connector over REST", "payments", 2_000, 8_000, pauses)
+const crashes = [5_000, 10_000].map((atMs) => fault("kill postgres", "postgres", atMs, 200))
+
+const databases = ["users", "products", "orders", "sagas", "payments", "shipments"] as const
+// they keep what they began with; one that waits for the disk would have all that was written before it there, too
+const endSessions = `
+  select pg_terminate_backend(pid)
+  from pg_stat_activity
+  where backend_type = 'client backend' and pid <> pg_backend_pid()`
+
 export const plants: Readonly<Record<string, Plant>> = {
-  "offsets committed before the pass": { service: "product" },
-  "errors are swallowed": { service: "product" },
-  "dual write": { service: "product" },
-  "no inbox": { service: "orchestrator", simulated: "no inbox" },
-  "no fence": { service: "product", simulated: "no fence: a reservation asked twice is made twice" },
-  "no tombstone": { service: "product", simulated: "no tombstone: an undo that comes first leaves nothing" },
-  "a late reply is accepted": { service: "orchestrator", simulated: "a late reply is accepted" },
-  "an ended saga goes on": { service: "orchestrator", simulated: "an ended saga goes on" },
-  "the step in flight is not undone": { service: "orchestrator", simulated: "the step in flight is not undone" },
+  "offsets committed before the pass": { service: "product", faults: inTurn(...killsAtWork) },
+  "errors are swallowed": { service: "product", faults: inTurn(...cuts) },
+  "dual write": { service: "product", faults: inTurn(...cuts) },
+  "no inbox": { service: "product", simulated: "no inbox", faults: [] },
+  "no fence": { service: "product", simulated: "no fence: a reservation asked twice is made twice", faults: [] },
+  "no tombstone": {
+    service: "product",
+    simulated: "no tombstone: an undo that comes first leaves nothing",
+    faults: inTurn(lateNews)
+  },
+  "a late reply is accepted": { service: "orchestrator", simulated: "a late reply is accepted", faults: [] },
+  "an ended saga goes on": { service: "orchestrator", simulated: "an ended saga goes on", faults: [] },
+  "the step in flight is not undone": {
+    service: "orchestrator",
+    simulated: "the step in flight is not undone",
+    faults: []
+  },
   "cancelling wins over what was approved": {
     service: "order",
-    simulated: "cancelling wins over what was approved"
+    simulated: "cancelling wins over what was approved",
+    faults: []
   },
   "a refund asked twice is made twice": {
     service: "payment",
@@ -32,15 +79,52 @@ export const plants: Readonly<Record<string, Plant>> = {
     // the database has a fence of its own, behind the participant's
     prepare: async (stack) => {
       await stack.database("payments")`drop index ledger_once_per_order`
-    }
+      return () => Promise.resolve()
+    },
+    faults: []
   },
   "commits that are not on disk": {
     prepare: async (stack) => {
-      for (const database of ["orders", "payments", "products", "sagas"] as const)
-        await stack.database(database).unsafe(`alter database ${database} set synchronous_commit = off`)
-      for (const service of ["order", "payment", "product", "orchestrator"] as const)
-        await stack.service(service).restart()
-    }
+      const superuser = asSuperuser(stack)
+      const run = async (...statements: ReadonlyArray<string>): Promise<void> => {
+        for (const statement of statements) await superuser.unsafe(statement)
+      }
+      // a second may pass before a commit is on disk
+      await run(
+        "alter system set wal_writer_delay = '1s'",
+        "alter system set wal_writer_flush_after = '64MB'",
+        "select pg_reload_conf()",
+        ...databases.map((name) => `alter database ${name} set synchronous_commit = off`),
+        endSessions
+      )
+      return async () => {
+        await run(
+          "alter system reset wal_writer_delay",
+          "alter system reset wal_writer_flush_after",
+          "select pg_reload_conf()",
+          ...databases.map((name) => `alter database ${name} reset synchronous_commit`),
+          endSessions
+        )
+        await superuser.end({ timeout: 1 })
+      }
+    },
+    faults: inTurn(...crashes)
   },
-  "connectors skip": { skips: true }
+  "connectors skip": {
+    skips: true,
+    faults: inTurn(
+      fault("connector offsets", "products", 3_000),
+      fault("connector offsets", "orders", 6_000),
+      fault("connector offsets", "payments", 9_000)
+    )
+  }
 }
+
+/** What all of them are played with, for the system without a bug. */
+export const allFaults: ReadonlyArray<Fault> = inTurn(
+  ...killsAtWork,
+  ...cuts,
+  lateNews,
+  ...crashes.slice(1),
+  fault("connector offsets", "orders", 6_000)
+)

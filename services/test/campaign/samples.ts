@@ -1,8 +1,11 @@
-/** What is looked at again and again while the campaign runs: counters, which end with their process, and money and stock. */
+/**
+ * What is looked at again and again while the campaign runs: counters, which end with their process, money and stock, and what
+ * processes and Postgres take.
+ */
 import { within } from "../../../stack/wait.ts"
-import { SERVICE_NAMES } from "../../../stack/supervise.ts"
+import { SERVICE_NAMES, type Service } from "../../../stack/supervise.ts"
 import { counterNames } from "../../../outbox/telemetry.ts"
-import type { Stack } from "../stack.ts"
+import type { Site } from "./site.ts"
 
 export interface Samples {
   /** By service and counter, over all its processes: at least so many. */
@@ -13,16 +16,24 @@ export interface Samples {
   readonly negative: ReadonlyArray<string>
   /** How often money and stock were looked at. */
   readonly looks: number
+  /** The most memory that each process had, in bytes. */
+  readonly memory: Readonly<Record<string, number>>
+  /** The most connections that Postgres had. */
+  readonly connections: number
 }
 
 const everyMs = 1_000
+const measuresEvery = 5
 const answersWithinMs = 3_000
 
-export const startSamples = (stack: Stack) => {
+export const startSamples = ({ stack, auditor }: Site) => {
   const counters = new Map<string, ReadonlyMap<string, number>>()
   const ledger = new Set<string>()
   const negative = new Set<string>()
+  const memory = new Map<string, number>()
+  let connections = 0
   let looks = 0
+  let turns = 0
   let over = false
 
   const count = async (name: (typeof SERVICE_NAMES)[number]): Promise<void> => {
@@ -46,11 +57,19 @@ export const startSamples = (stack: Stack) => {
     for (const { id } of [...poor, ...short]) negative.add(id)
     looks++
   }
+  const measure = async (): Promise<void> => {
+    const processes: ReadonlyArray<Pick<Service, "name" | "pid">> = [...SERVICE_NAMES.map(stack.service), auditor]
+    for (const { name, pid } of processes) memory.set(name, Math.max(memory.get(name) ?? 0, await residentBytes(pid)))
+    const [open] = await stack.database("orders")<Array<{ count: number }>>`
+      select count(*)::int as count from pg_stat_activity where datname is not null`
+    connections = Math.max(connections, open?.count ?? 0)
+  }
   const all = async (): Promise<void> => {
     // what is down or does not answer is looked at the next time
     await Promise.allSettled([
       ...SERVICE_NAMES.map(count),
-      within("a look at money and stock", answersWithinMs, look())
+      within("a look at money and stock", answersWithinMs, look()),
+      ...(turns++ % measuresEvery === 0 ? [within("a measurement", answersWithinMs, measure())] : [])
     ])
   }
   const running = (async () => {
@@ -68,10 +87,17 @@ export const startSamples = (stack: Stack) => {
         counters: Object.fromEntries(SERVICE_NAMES.map((name) => [name, sumOf(counters, name)])),
         ledger: [...ledger],
         negative: [...negative],
-        looks
+        looks,
+        memory: Object.fromEntries(memory),
+        connections
       }
     }
   }
+}
+
+const residentBytes = async (pid: number): Promise<number> => {
+  const child = Bun.spawn(["ps", "-o", "rss=", "-p", String(pid)], { stdout: "pipe", stderr: "ignore" })
+  return Number((await new Response(child.stdout).text()).trim()) * 1024
 }
 
 const sumOf = (

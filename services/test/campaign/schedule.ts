@@ -1,12 +1,11 @@
 /** What the nemesis does and when, as a function of a seed. The same seed gives the same schedule, not the same run. */
 import { random } from "../orders.ts"
+import { linkNames } from "./links.ts"
 
 /** Which faults there are, of a thousand how many, how long each lasts, and what it is done to. */
 const services = ["user", "product", "order", "orchestrator", "payment", "shipment"] as const
-const links = ["services-postgres", "services-broker", "connect-postgres", "connect-broker"] as const
+const processes = [...services, "auditor"] as const
 const databases = ["users", "products", "orders", "sagas", "payments", "shipments"] as const
-
-export type LinkName = (typeof links)[number]
 
 interface FaultClass {
   readonly perThousand: number
@@ -21,12 +20,12 @@ interface FaultClass {
 const beyondSessionMs = [16_000, 18_000] as const
 
 export const faultClasses = {
-  "kill service": { perThousand: 300, lastsMs: [200, 1_500], targets: services, recoversMs: 8_000 },
-  "cut link": { perThousand: 100, lastsMs: [0, 0], targets: links, recoversMs: 0 },
+  "kill service": { perThousand: 300, lastsMs: [200, 1_500], targets: processes, recoversMs: 8_000 },
+  "cut link": { perThousand: 100, lastsMs: [0, 0], targets: linkNames, recoversMs: 0 },
   "terminate backends": { perThousand: 110, lastsMs: [0, 0], targets: databases, recoversMs: 0 },
-  "black hole": { perThousand: 75, lastsMs: [1_000, 5_000], targets: links, recoversMs: 1_000 },
-  latency: { perThousand: 75, lastsMs: [1_000, 8_000], targets: links, recoversMs: 0 },
-  "short stop": { perThousand: 110, lastsMs: [1_000, 4_000], targets: services, recoversMs: 0 },
+  "black hole": { perThousand: 75, lastsMs: [1_000, 5_000], targets: linkNames, recoversMs: 1_000 },
+  latency: { perThousand: 75, lastsMs: [1_000, 8_000], targets: linkNames, recoversMs: 0 },
+  "short stop": { perThousand: 110, lastsMs: [1_000, 4_000], targets: processes, recoversMs: 0 },
   poison: { perThousand: 45, lastsMs: [0, 0], targets: ["topics"], recoversMs: 0 },
   "rewind group": { perThousand: 40, lastsMs: [0, 0], targets: services, recoversMs: 8_000 },
   "connector over REST": { perThousand: 40, lastsMs: [1_000, 4_000], targets: databases, recoversMs: 2_000 },

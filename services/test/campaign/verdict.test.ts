@@ -6,7 +6,7 @@ import type { Event } from "./history.ts"
 import type { Done } from "./nemesis.ts"
 import { keyOrder } from "./key-order.ts"
 import { tableOf } from "./table.ts"
-import { cancels, clients, differing, judge, placedOf, reverted, type Evidence } from "./verdict.ts"
+import { cancels, clients, differing, givenUp, judge, placedOf, reverted, type Evidence } from "./verdict.ts"
 import { workloadOf } from "./workload.ts"
 
 const event = (given: Partial<Event> & Pick<Event, "type">): Event => ({
@@ -33,7 +33,7 @@ test("one order for each key, and equal answers", () => {
 test("a request without an answer may or may not have an order", () => {
   expect(clients([event({ type: "info" })], [])).toEqual([])
   expect(clients([event({ type: "info" })], [kept("k1", "o1")])).toEqual([])
-  const { plan } = workloadOf(20, 1)
+  const { plan } = workloadOf({ name: "p", count: 20, seed: 1, cancelledPercent: 20 })
   const [first] = plan.orders
   expect([...placedOf([], [kept(first?.key ?? "", "o1")], plan)]).toEqual([["o1", first as Planned]])
 })
@@ -65,10 +65,12 @@ const snapshotOf = (world: Partial<Snapshot["world"]>): Snapshot => ({
     records: [],
     ...world
   },
+  repetitions: 0,
   keys: [],
   letters: [],
   lettersDue: [],
   commits: [],
+  republished: [],
   slots: [],
   state: {}
 })
@@ -85,7 +87,16 @@ test("a cancel's answer is true", () => {
 })
 
 const record = (id: string, key = "o1"): Lying => ({ id, topic: "t", type: "T", key, injected: false })
-const commit = (id: string, at: number, transaction = id): Commit => ({ id, database: "orders", at, transaction })
+const commit = (id: string, at: number, transaction = id): Commit => ({
+  id,
+  database: "orders",
+  at,
+  transaction,
+  topic: "orders-events",
+  type: "T",
+  key: "o1",
+  cause: null
+})
 
 test("first occurrences come as they were committed; repetitions may come at any time", () => {
   const commits = [commit("a", 1_000), commit("b", 2_000), commit("c", 3_000)]
@@ -115,8 +126,22 @@ test("what a connector publishes again from its table is excepted, and counted",
   expect(keyOrder([record("b"), record("a")], commits, [fault])).toEqual({ wrong: [], excepted: 1 })
   const elsewhere: Done = { ...fault, target: "payments" }
   expect(keyOrder([record("b"), record("a")], commits, [elsewhere]).wrong).toHaveLength(1)
+  expect(keyOrder([record("b"), record("a")], commits, [], ["a"]).excepted).toBe(1)
+  expect(keyOrder([record("b"), record("a")], commits, [], ["b"]).excepted).toBe(1)
+  expect(keyOrder([record("b"), record("a")], commits, [], ["c"]).wrong).toHaveLength(1)
   const later: Done = { ...fault, startedAt: 100_000, readyAt: 100_000 }
   expect(keyOrder([record("b"), record("a")], commits, [later]).wrong).toHaveLength(1)
+})
+
+test("who waited for as long as a step may take may have been given up", () => {
+  const saga = (id: string, seconds: number | null) => ({
+    id,
+    started_at: new Date(0),
+    ended_at: seconds === null ? null : new Date(seconds * 1_000)
+  })
+  // only these columns are looked at
+  const sagas = [saga("short", 89), saga("long", 90), saga("open", null)] as unknown as Snapshot["world"]["sagas"]
+  expect([...givenUp(snapshotOf({ sagas }))]).toEqual(["long"])
 })
 
 test("dead letters are the poison, all of it and nothing else", () => {
@@ -125,18 +150,18 @@ test("dead letters are the poison, all of it and nothing else", () => {
 })
 
 const run: Run = {
-  orders: 20,
-  seed: 1,
+  work: { name: "p", count: 20, seed: 1, cancelledPercent: 20 },
   faults: 1,
   plant: null,
   seconds: 1,
+  loadFrom: 0,
   faultsFrom: 0,
   faultsTo: 1_000,
   loadTo: 1_000,
   notQuiet: [],
   quietAfterMs: 5,
   injected: { records: 10, copies: 1, again: 1 },
-  samples: { counters: { order: { duplicates: 1 } }, ledger: [], negative: [], looks: 1 }
+  samples: { counters: { order: { duplicates: 1 } }, ledger: [], negative: [], looks: 1, memory: {}, connections: 1 }
 }
 const evidence: Evidence = {
   run,
@@ -182,9 +207,11 @@ test("a run in which nothing had to be defended is void, and says what was missi
 
 test.each([
   ["quiet", { run: { ...run, notQuiet: ["not within 120 s"] } }],
-  ["durable", { run: { ...run, samples: { ...run.samples, ledger: ["ann/2"] } } }],
-  ["neverNegative", { run: { ...run, samples: { ...run.samples, negative: ["tea"] } } }],
+  ["durable", { run: { ...run, samples: { ...run.samples, ledger: ["p_ann/2"] } } }],
+  ["neverNegative", { run: { ...run, samples: { ...run.samples, negative: ["p_tea"] } } }],
   ["slots", { snapshot: { ...snapshotOf({}), slots: [{ name: "s", active: false, lagBytes: 0 }] } }],
+  ["bounded", { run: { ...run, samples: { ...run.samples, memory: { order: 2 ** 31 } } } }],
+  ["bounded", { run: { ...run, samples: { ...run.samples, connections: 199 } } }],
   ["slots", { snapshot: { ...snapshotOf({}), slots: [{ name: "s", active: true, lagBytes: 1e9 }] } }],
   ["deadLetters", { snapshot: { ...snapshotOf({}), letters: ["order t/0/1"] } }],
   [

@@ -9,6 +9,7 @@ import { OrderApprovedEvent } from "../../order/contract.ts"
 import type { Plan, Planned } from "../orders.ts"
 import type { Kept, Run, Snapshot } from "./dump.ts"
 import type { Event } from "./history.ts"
+import { decidedTwice, strayed, unanswered } from "./causes.ts"
 import { keyOrder } from "./key-order.ts"
 import type { Done } from "./nemesis.ts"
 import { classNames, quietShare, spanOf, type ClassName, type Fault } from "./schedule.ts"
@@ -46,6 +47,11 @@ export interface Verdict {
 const told = 20
 const mostSlotLag = 64 * 1024 * 1024
 const leastQuiet = 0.25
+/** Three attempts of half a minute. */
+const givesUpAfterMs = 90_000
+const mostMemory = 1024 * 1024 * 1024
+/** Of the 200 that Postgres gives. */
+const mostConnections = 150
 
 /** Every order that a client knows of, or that its key stands for, and who asked for it. */
 export const placedOf = (
@@ -68,17 +74,23 @@ export const placedOf = (
 export const judge = (evidence: Evidence): Verdict => {
   const { run, plan, subscribers, history, snapshot, replayed, done } = evidence
   const placed = placedOf(history, snapshot.keys, plan)
-  const expected = { plan, placed, subscribers }
+  const expected = { plan, placed, subscribers, givenUp: givenUp(snapshot) }
+  const own = new Set(snapshot.world.outbox.map(({ id }) => id))
+  const commits = snapshot.commits.filter(({ id }) => own.has(id))
   const found: Record<string, ReadonlyArray<string>> = {
     ...violationsOf(snapshot.world, expected),
     quiet: run.notQuiet,
     clients: clients(history, snapshot.keys),
     reverted: reverted(history),
     cancels: cancels(history, snapshot),
-    keyOrder: keyOrder(snapshot.world.records, snapshot.commits, done).wrong,
+    keyOrder: keyOrder(snapshot.world.records, snapshot.commits, done, snapshot.republished).wrong,
+    decidedOnce: decidedTwice(commits),
+    answered: unanswered(commits, snapshot.world.inbox),
+    sagaSteps: strayed(snapshot.world.sagas, snapshot.world.sagaLog),
+    bounded: bounded(run),
     deadLetters: differing(snapshot.lettersDue, snapshot.letters),
-    durable: durable(run, snapshot),
-    neverNegative: run.samples.negative.map((id) => `${id} was below zero`),
+    durable: durable(run, snapshot, plan),
+    neverNegative: run.samples.negative.filter((id) => id.startsWith(plan.prefix)).map((id) => `${id} was below zero`),
     slots: snapshot.slots.flatMap(({ name, active, lagBytes }) => [
       ...when(!active, `slot ${name} is not read`),
       ...when(lagBytes > mostSlotLag, `slot ${name} holds ${lagBytes} bytes`)
@@ -96,6 +108,15 @@ export const judge = (evidence: Evidence): Verdict => {
   const counts = countsOf(evidence, placed)
   return { violations, void: voidness(evidence, counts), classes: classesOf(evidence), counts }
 }
+
+/** Orders whose saga was on its way for as long as one step may take, with all its attempts. */
+export const givenUp = ({ world }: Snapshot): ReadonlySet<string> =>
+  new Set(
+    world.sagas.flatMap(({ id, started_at, ended_at }) =>
+      // they are texts after they were written and read
+      ended_at !== null && new Date(ended_at).getTime() - new Date(started_at).getTime() >= givesUpAfterMs ? [id] : []
+    )
+  )
 
 /** One order for each key, whoever asked how often; equal answers to equal requests; what was answered is there. */
 export const clients = (history: ReadonlyArray<Event>, keys: ReadonlyArray<Kept>): ReadonlyArray<string> => {
@@ -161,10 +182,20 @@ export const differing = (due: ReadonlyArray<string>, found: ReadonlyArray<strin
 }
 
 /** What was in the ledger at some time is there at the end. */
-const durable = ({ samples }: Run, { world }: Snapshot): ReadonlyArray<string> => {
+const durable = ({ samples }: Run, { world }: Snapshot, { prefix }: Plan): ReadonlyArray<string> => {
   const there = new Set(world.ledger.map(({ user_id, position }) => `${user_id}/${position}`))
-  return samples.ledger.flatMap((entry) => when(!there.has(entry), `${entry} of the ledger is gone`))
+  return samples.ledger.flatMap((entry) =>
+    when(entry.startsWith(prefix) && !there.has(entry), `${entry} of the ledger is gone`)
+  )
 }
+
+/** No process grows without end, and none takes all connections. */
+const bounded = ({ samples }: Run): ReadonlyArray<string> => [
+  ...Object.entries(samples.memory).flatMap(([name, bytes]) =>
+    when(bytes > mostMemory, `${name} took ${bytes} bytes of memory`)
+  ),
+  ...when(samples.connections > mostConnections, `Postgres had ${samples.connections} connections`)
+]
 
 const changedBy = (before: Snapshot, after: Snapshot): ReadonlyArray<string> =>
   Object.entries(before.state).flatMap(([table, digest]) =>
@@ -186,7 +217,8 @@ const countsOf = (
   return {
     orders: placed.size,
     messages: world.outbox.length,
-    records: world.records.length,
+    records: world.records.length + snapshot.repetitions,
+    "records that were there before": snapshot.repetitions,
     "records produced again": run.injected.copies,
     "commands asked again": run.injected.again,
     "requests answered": of("place", "ok") + of("cancel", "ok"),
@@ -197,7 +229,9 @@ const countsOf = (
     "duplicates dropped": total("duplicates"),
     "passes run again": total("retries"),
     "answers given again": distinct - facts,
-    "out of turn after a loss of offsets": keyOrder(world.records, snapshot.commits, done).excepted,
+    "published again by the auditor": snapshot.republished.length,
+    "out of turn, published again": keyOrder(world.records, snapshot.commits, done, snapshot.republished).excepted,
+    "given up after waiting too long": world.orders.filter(({ reason }) => reason?.endsWith("TIMEOUT") === true).length,
     "reservations undone": world.reservations.filter(({ status, lines }) => status === "CANCELLED" && lines.length > 0)
       .length,
     "payments undone": world.payments.filter(({ status }) => status === "REFUNDED").length,
@@ -217,7 +251,10 @@ const countsOf = (
           run.faultsTo
         )
     ),
-    "quiet after (ms)": run.quietAfterMs
+    "quiet after (ms)": run.quietAfterMs,
+    "orders a minute": Math.round((60_000 * placed.size) / Math.max(1, run.loadTo - run.loadFrom)),
+    "most memory of a process (MB)": Math.round(Math.max(0, ...Object.values(run.samples.memory)) / 2 ** 20),
+    "most connections": run.samples.connections
   }
 }
 
@@ -231,6 +268,7 @@ const must = [
   "cancelled too late",
   "passes run again",
   "answers given again",
+  "published again by the auditor",
   "reservations undone",
   "payments undone",
   "shipments undone",

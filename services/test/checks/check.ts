@@ -68,6 +68,8 @@ export interface Expected {
   /** What was answered with a 2xx, by order. */
   readonly placed: ReadonlyMap<string, Planned>
   readonly subscribers: ReadonlyArray<Subscriber>
+  /** Orders that waited for so long that they may have been given up. */
+  readonly givenUp?: ReadonlySet<string>
 }
 
 export type Check = (world: World, expected: Expected) => ReadonlyArray<string>

@@ -1,0 +1,62 @@
+/** What messages caused, and how sagas went: each check finds what it is for, and nothing in a sound run. */
+import { expect, test } from "bun:test"
+import { decidedTwice, strayed, unanswered } from "./causes.ts"
+import type { Commit } from "./dump.ts"
+
+const commit = (given: Partial<Commit>): Commit => ({
+  id: "m1",
+  database: "products",
+  at: 1,
+  transaction: "1",
+  topic: "products-events",
+  type: "ProductReservedEvent",
+  key: "o1",
+  cause: "c1",
+  ...given
+})
+
+test("what was sent twice for one message was decided twice", () => {
+  const [answer, again] = [commit({}), commit({ id: "m2" })]
+  expect(decidedTwice([answer, commit({ id: "m2", cause: "c2" })])).toEqual([])
+  expect(decidedTwice([answer, commit({ id: "m2", key: "o2" })])).toEqual([])
+  expect(decidedTwice([answer, commit({ id: "m2", type: "OrderQuotedEvent" })])).toEqual([])
+  expect(decidedTwice([answer, commit({ id: "m2", database: "payments" })])).toEqual([])
+  expect(decidedTwice([answer, again].map((one) => ({ ...one, cause: null })))).toEqual([])
+  expect(decidedTwice([answer, again])).toHaveLength(1)
+})
+
+test("a command that was decided was answered", () => {
+  const command = commit({ id: "c1", database: "sagas", topic: "products-commands", cause: null })
+  const seen = [{ consumer: "product", id: "c1" }]
+  expect(unanswered([command, commit({})], seen)).toEqual([])
+  expect(unanswered([command], [])).toEqual([])
+  expect(unanswered([command, commit({ database: "payments" })], seen)).toHaveLength(1)
+  expect(unanswered([command, commit({ cause: "c2" })], seen)).toHaveLength(1)
+  expect(unanswered([{ ...command, topic: "payments-commands" }], [{ consumer: "payment", id: "c1" }])).toEqual([])
+})
+
+const saga = { id: "s", definition: "place-order", coordination: "orchestration" } as const
+const log = (
+  ...went: ReadonlyArray<readonly [state: "RUNNING" | "COMPENSATING" | "COMPENSATED" | "COMPLETED", step: string]>
+) => went.map(([state, step], n) => ({ saga_id: "s", position: n + 1, state, step }))
+
+test("a saga goes forward, then back, and ends", () => {
+  const sound = log(["RUNNING", "create"], ["RUNNING", "reserve"], ["RUNNING", "reserve"], ["RUNNING", "pay"])
+  const undone = [
+    ["COMPENSATING", "pay"],
+    ["COMPENSATING", "reserve"],
+    ["COMPENSATED", "reserve"]
+  ] as const
+  expect(strayed([saga], sound)).toEqual([])
+  expect(strayed([saga], sound.toReversed())).toEqual([])
+  expect(strayed([saga], log(["RUNNING", "pay"], ...undone))).toEqual([])
+  expect(strayed([saga], log(["RUNNING", "pay"], ["RUNNING", "reserve"]))).toEqual([
+    "saga s went to RUNNING reserve from RUNNING pay"
+  ])
+  expect(strayed([saga], log(["COMPENSATING", "reserve"], ["COMPENSATING", "pay"]))).toHaveLength(1)
+  expect(strayed([saga], log(["COMPENSATING", "reserve"], ["RUNNING", "reserve"]))).toHaveLength(1)
+  expect(strayed([saga], log(["RUNNING", "pay"], ...undone, ["COMPENSATED", "reserve"]))).toHaveLength(1)
+  expect(strayed([saga], log(["COMPLETED", "approve"], ["COMPENSATED", "approve"]))).toHaveLength(1)
+  const watched = { ...saga, coordination: "choreography" } as const
+  expect(strayed([watched], log(["RUNNING", "pay"], ["RUNNING", "reserve"]))).toEqual([])
+})
