@@ -1,6 +1,6 @@
 /** What messages caused, and how sagas went: each check finds what it is for, and nothing in a sound run. */
 import { expect, test } from "bun:test"
-import { decidedTwice, strayed, unanswered } from "./causes.ts"
+import { decidedTwice, strayed, unanswered, unfenced } from "./causes.ts"
 import type { Commit } from "./dump.ts"
 
 const commit = (given: Partial<Commit>): Commit => ({
@@ -35,10 +35,27 @@ test("a command that was decided was answered", () => {
   expect(unanswered([{ ...command, topic: "payments-commands" }], [{ consumer: "payment", id: "c1" }])).toEqual([])
 })
 
+test("an undo leaves a row, whatever it found", () => {
+  const undo = commit({ id: "u1", topic: "products-commands", type: "CancelProductReservationCommand" })
+  const news = commit({ id: "u1", topic: "orders-events", type: "OrderRejectedEvent" })
+  const sent = { id: "u1", topic: "t", type: "T", coordination: "choreography" as const }
+  const inbox = [{ consumer: "product", id: "u1" }]
+  const world = { inbox, outbox: [], reservations: [], payments: [], shipments: [] }
+  // only the order is looked at
+  const reservations = [{ order_id: "o1" }] as unknown as Parameters<typeof unfenced>[1]["reservations"]
+
+  expect(unfenced([undo], world)).toHaveLength(1)
+  expect(unfenced([undo], { ...world, reservations })).toEqual([])
+  expect(unfenced([undo], { ...world, inbox: [{ consumer: "payment", id: "u1" }] })).toEqual([])
+  expect(unfenced([news], world)).toEqual([])
+  expect(unfenced([news], { ...world, outbox: [sent] })).toHaveLength(1)
+  expect(unfenced([news], { ...world, outbox: [sent], reservations })).toEqual([])
+})
+
 const saga = { id: "s", definition: "place-order", coordination: "orchestration" } as const
 const log = (
   ...went: ReadonlyArray<readonly [state: "RUNNING" | "COMPENSATING" | "COMPENSATED" | "COMPLETED", step: string]>
-) => went.map(([state, step], n) => ({ saga_id: "s", position: n + 1, state, step }))
+) => went.map(([state, step], n) => ({ saga_id: "s", position: n + 1, state, step, attempt: n + 1 }))
 
 test("a saga goes forward, then back, and ends", () => {
   const sound = log(["RUNNING", "create"], ["RUNNING", "reserve"], ["RUNNING", "reserve"], ["RUNNING", "pay"])
@@ -57,6 +74,14 @@ test("a saga goes forward, then back, and ends", () => {
   expect(strayed([saga], log(["COMPENSATING", "reserve"], ["RUNNING", "reserve"]))).toHaveLength(1)
   expect(strayed([saga], log(["RUNNING", "pay"], ...undone, ["COMPENSATED", "reserve"]))).toHaveLength(1)
   expect(strayed([saga], log(["COMPLETED", "approve"], ["COMPENSATED", "approve"]))).toHaveLength(1)
+  const again = log(["RUNNING", "pay"], ["RUNNING", "pay"])
+  expect(strayed([saga], again)).toEqual([])
+  expect(
+    strayed(
+      [saga],
+      again.map((entry) => ({ ...entry, attempt: 1 }))
+    )
+  ).toHaveLength(1)
   const watched = { ...saga, coordination: "choreography" } as const
   expect(strayed([watched], log(["RUNNING", "pay"], ["RUNNING", "reserve"]))).toEqual([])
 })

@@ -1,7 +1,8 @@
 /** Whether each message was decided once, by what it caused, and whether sagas went the way that they may go. */
 import type { Saga, RowOf } from "oncebox"
+import { OrderRejectedEvent } from "../../order/contract.ts"
 import { definitions } from "../../orchestrator/definitions.ts"
-import { repeated, when, type Seen } from "../checks/check.ts"
+import { repeated, when, type Seen, type World } from "../checks/check.ts"
 import type { Commit } from "./dump.ts"
 
 /** One decision sends no two messages of a type about the same thing: what is there twice was decided twice. */
@@ -32,12 +33,38 @@ export const unanswered = (commits: ReadonlyArray<Commit>, inbox: ReadonlyArray<
   })
 }
 
-type Entry = Pick<RowOf<(typeof Saga.tables)["saga_log"]>, "saga_id" | "position" | "state" | "step">
+/** Who takes what back, and the row that it must have then: what was done, or the tombstone that refuses to do it. */
+const undoing = [
+  { consumer: "product", command: "CancelProductReservationCommand", rows: "reservations" },
+  { consumer: "payment", command: "RefundPaymentCommand", rows: "payments" },
+  { consumer: "shipment", command: "CancelShipmentCommand", rows: "shipments" }
+] as const
+
+/** An undo leaves a row, whatever it found. */
+export const unfenced = (
+  commits: ReadonlyArray<Commit>,
+  world: Pick<World, "inbox" | "outbox" | (typeof undoing)[number]["rows"]>
+): ReadonlyArray<string> => {
+  const seen = new Set(world.inbox.map(({ consumer, id }) => `${consumer} ${id}`))
+  const choreographed = new Set(
+    world.outbox.flatMap(({ id, coordination }) => (coordination === "choreography" ? [id] : []))
+  )
+  return undoing.flatMap(({ consumer, command, rows }) => {
+    const there = new Set(world[rows].map(({ order_id }) => order_id))
+    return commits.flatMap(({ id, type, key }) => {
+      const undoes = type === command || (type === OrderRejectedEvent.type && choreographed.has(id))
+      const decided = undoes && seen.has(`${consumer} ${id}`)
+      return when(decided && !there.has(key), `${consumer} took back ${key} for ${type} ${id} and has no row of it`)
+    })
+  })
+}
+
+type Entry = Pick<RowOf<(typeof Saga.tables)["saga_log"]>, "saga_id" | "position" | "state" | "step" | "attempt">
 type Row = Pick<RowOf<(typeof Saga.tables)["sagas"]>, "id" | "definition" | "coordination">
 
 const ranks: ReadonlyArray<Entry["state"]> = ["RUNNING", "COMPENSATING", "COMPLETED", "COMPENSATED"]
 
-/** An orchestrated saga goes forward step by step, then back step by step, and then it has ended. */
+/** An orchestrated saga goes forward step by step, then back step by step, and then it has ended. A step is asked for again as its next attempt. */
 export const strayed = (sagas: ReadonlyArray<Row>, log: ReadonlyArray<Entry>): ReadonlyArray<string> => {
   const entries = Map.groupBy(log, ({ saga_id }) => saga_id)
   return sagas.flatMap(({ id, definition, coordination }) => {
@@ -53,7 +80,8 @@ export const strayed = (sagas: ReadonlyArray<Row>, log: ReadonlyArray<Entry>): R
       return (
         over ||
         ranks.indexOf(entry.state) < ranks.indexOf(before.state) ||
-        (entry.state === before.state && (entry.state === "RUNNING" ? moved < 0 : moved > 0))
+        (entry.state === before.state && (entry.state === "RUNNING" ? moved < 0 : moved > 0)) ||
+        (entry.state === before.state && moved === 0 && entry.attempt <= before.attempt)
       )
     })
     return wrong === undefined

@@ -54,7 +54,7 @@ export interface Slot {
 interface Sagas {
   readonly sagas: ReadonlyArray<RowOf<(typeof Saga.tables)["sagas"]>>
   readonly sagaLog: ReadonlyArray<
-    Pick<RowOf<(typeof Saga.tables)["saga_log"]>, "saga_id" | "position" | "state" | "step">
+    Pick<RowOf<(typeof Saga.tables)["saga_log"]>, "saga_id" | "position" | "state" | "step" | "attempt">
   >
 }
 
@@ -111,7 +111,13 @@ export const readSnapshot = async (
     world: {
       ...world,
       // of many columns these are looked at
-      sagaLog: world.sagaLog.map(({ saga_id, position, state, step }) => ({ saga_id, position, state, step })),
+      sagaLog: world.sagaLog.map(({ saga_id, position, state, step, attempt }) => ({
+        saga_id,
+        position,
+        state,
+        step,
+        attempt
+      })),
       records: lying.map(({ id, topic, type, key, injected }) => ({
         id,
         topic,

@@ -67,7 +67,7 @@ export const playPlants = async (
       // the checker wrote it
       const { violations } = JSON.parse(readFileSync(join(dir, files.verdict), "utf8")) as Verdict
       played.push({ plant, seconds: tookMs / 1_000, violations, failure: null })
-      for (const [name, [first]] of Object.entries(violations)) console.log(`  ${name}: ${first}`)
+      for (const [name, [first]] of Object.entries(violations)) console.log(`  ${name}: ${first?.split("\n")[0]}`)
     } catch (cause) {
       played.push({ plant, seconds: 0, violations: {}, failure: text(cause) })
     } finally {

@@ -9,7 +9,7 @@ import { OrderApprovedEvent } from "../../order/contract.ts"
 import type { Plan, Planned } from "../orders.ts"
 import type { Kept, Run, Snapshot } from "./dump.ts"
 import type { Event } from "./history.ts"
-import { decidedTwice, strayed, unanswered } from "./causes.ts"
+import { decidedTwice, strayed, unanswered, unfenced } from "./causes.ts"
 import { keyOrder } from "./key-order.ts"
 import type { Done } from "./nemesis.ts"
 import { classNames, quietShare, spanOf, type ClassName, type Fault } from "./schedule.ts"
@@ -86,6 +86,7 @@ export const judge = (evidence: Evidence): Verdict => {
     keyOrder: keyOrder(snapshot.world.records, snapshot.commits, done, snapshot.republished).wrong,
     decidedOnce: decidedTwice(commits),
     answered: unanswered(commits, snapshot.world.inbox),
+    undone: unfenced(commits, snapshot.world),
     sagaSteps: strayed(snapshot.world.sagas, snapshot.world.sagaLog),
     bounded: bounded(run),
     deadLetters: differing(snapshot.lettersDue, snapshot.letters),
