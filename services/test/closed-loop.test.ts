@@ -17,6 +17,7 @@ import {
   outOfThePublication,
   slotLost,
   slotMadeAnew,
+  slotMadeAnewEarly,
   type Fault
 } from "./debezium-faults.ts"
 import { placeAll, planOf, prepare, type Placing, type Plan } from "./orders.ts"
@@ -120,6 +121,7 @@ const healing = (name: string, prefix: string, seed: number, fault: Fault): void
   )
 
 healing("a replication slot is dropped and made anew while orders are committed", "anew", 31, slotMadeAnew)
+healing("the same, before its connector has read anything from it", "early", 30, slotMadeAnewEarly)
 healing("an outbox is out of its publication for a while", "unpublished", 32, outOfThePublication)
 healing("a slot is lost, and its connector begins again", "slotless", 33, slotLost)
 healing(
@@ -152,7 +154,8 @@ const unaudited = (
 
 for (const [what, prefix, seed, fault] of [
   ["of an outbox out of its publication", "unaudited", 35, outOfThePublication],
-  ["that a connector's offsets were moved over", "overtaken", 36, offsetsMovedForward]
+  ["that a connector's offsets were moved over", "overtaken", 36, offsetsMovedForward],
+  ["between two slots, the second of which nobody noticed,", "between", 34, slotMadeAnewEarly]
 ] as const)
   unaudited(
     `without the auditor, orders ${what} never end, and with it they do`,

@@ -77,6 +77,16 @@ export const slotMadeAnew: Fault = (stack, placing, audited) =>
     await makeSlotAnew(stack)
   })
 
+/** Of a connector that has read nothing since its snapshot: it does not see that the slot is another one. */
+export const slotMadeAnewEarly: Fault = (stack, placing) =>
+  without(stack, "products", async () => {
+    const grown = await growth(stack, "products")
+    await placing.done
+    await grown(5)
+    await changeOffset(stack, "products", ({ lsn_proc: _read, lsn_commit: _committed, ...snapshot }) => snapshot)
+    await makeSlotAnew(stack)
+  })
+
 /** Returns when an outbox has grown by so many rows; counts from now on, not from when it is called. */
 const growth = async (stack: Stack, name: Database): Promise<(rows: number) => Promise<void>> => {
   const size = async (): Promise<number> =>
