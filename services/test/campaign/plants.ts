@@ -2,6 +2,7 @@
  * Bugs that a campaign is played with to see that it finds them, and for each of them what is to befall the system: few orders,
  * much that comes again, and the faults that the bug can't bear. The sound system bears all of it, which is played as well.
  */
+import { until } from "../../../stack/wait.ts"
 import type { Stack } from "../stack.ts"
 import type { ClassName, Fault } from "./schedule.ts"
 import { asSuperuser } from "./superuser.ts"
@@ -98,7 +99,12 @@ export const plants: Readonly<Record<string, Plant>> = {
     prepare: async (stack) => {
       const superuser = asSuperuser(stack)
       const run = async (...statements: ReadonlyArray<string>): Promise<void> => {
-        for (const statement of statements) await superuser.unsafe(statement)
+        for (const statement of statements)
+          // its connection may have ended with Postgres
+          await until(statement, 30_000, async () => {
+            await superuser.unsafe(statement)
+            return true
+          })
       }
       // a second may pass before a commit is on disk
       await run(

@@ -146,6 +146,7 @@ export const play = async (site: Site, game: Game, ends: Array<() => unknown>): 
     samples: await samples.stop()
   }
   write("run", run)
+  await reconnected(stack)
   write("snapshot", await readSnapshot(stack, plan, answered, letters))
   if (!game.replay || notQuiet.length > 0) return
   log("every topic from its first record once more")
@@ -294,6 +295,17 @@ const settled = async (stack: Stack, prefix: string, withinMs: number): Promise<
   await quiet(stack, withinMs)
   // once more for what the last of it caused after the outboxes were read
   await quiet(stack, withinMs)
+}
+
+/** A connection that was idle while Postgres died says so when it is used next. */
+const reconnected = async (stack: Stack): Promise<void> => {
+  for (const name of databases)
+    await until(`connections to ${name}`, quietWithinMs, async () => {
+      const sql = stack.database(name)
+      // a pool has two
+      await Promise.all([sql`select pg_sleep(0.05)`, sql`select pg_sleep(0.05)`])
+      return true
+    })
 }
 
 /** Why it failed, or nothing. */
