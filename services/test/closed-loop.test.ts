@@ -179,7 +179,7 @@ for (const [what, prefix, seed, fault] of [
   )
 
 for (const [what, prefix, seed, fault] of [
-  ["made anew", "replayed", 37, slotMadeAnew],
+  ["made anew", "unhurried", 37, slotMadeAnew],
   ["lost", "snapshot", 38, slotLost]
 ] as const)
   unaudited(
