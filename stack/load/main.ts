@@ -63,9 +63,6 @@ const readOptions = () => {
   const load: Load =
     values.rate === undefined ? { inFlight: number("in-flight", 1) } : { rate: number("rate", Number.MIN_VALUE) }
   if (values.embedded && number("replicas", 1) > 1) throw new Error("--embedded has one replica of each service")
-  const most = Number(process.env["BUN_CONFIG_MAX_HTTP_REQUESTS"] ?? 256)
-  if ((load.inFlight ?? 0) > most)
-    throw new Error(`Bun's fetch allows ${most} requests at a time: set BUN_CONFIG_MAX_HTTP_REQUESTS`)
   return {
     values,
     load,
@@ -85,6 +82,9 @@ const drainsWithinMs = 180_000
 
 const measure = async (options: Options, ends: Ends): Promise<number> => {
   const { load, seconds, warmUp, dir, replicas } = options
+  const most = Number(process.env["BUN_CONFIG_MAX_HTTP_REQUESTS"] ?? 256)
+  if ((load.inFlight ?? 0) > most)
+    throw new Error(`Bun's fetch allows ${most} requests at a time: set BUN_CONFIG_MAX_HTTP_REQUESTS`)
   const begunMs = performance.now()
   const system = await (options.values.embedded ? embeddedIn(dir, ends) : stackIn(dir, replicas, ends))
   const shop = makeShop({ ...options, at: system.at })

@@ -7,7 +7,8 @@ const withinMs = 60_000
 
 const commands = [
   ["stack/main.ts", "bun run stack"],
-  ["stack/load.ts", "bun run load"],
+  ["stack/load/main.ts", "bun run load"],
+  ["stack/bench/main.ts", "bun run bench"],
   ["stack/demo.ts", "bun run demo"],
   ["stack/sagas.ts", "bun run sagas"],
   ["services/test/simulation/main.ts", "bun run simulate"],
