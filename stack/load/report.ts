@@ -108,7 +108,7 @@ export const linesOf = (report: Report): ReadonlyArray<string> => {
   const { load, outcomes, latencyMs, hops } = report
   const what =
     load.rate === undefined ? `${load.inFlight} in flight` : `${load.rate}/s, at most ${report.lateMs} ms late`
-  const told = (one: Percentiles) => `${one.p50} / ${one.p95} / ${one.p99} / ${one.max}`
+  const told = (one: Percentiles) => (Number.isNaN(one.p50) ? "–" : `${one.p50} / ${one.p95} / ${one.p99} / ${one.max}`)
   const cpu = Object.entries(report.cpuSecondsPer1000)
   return [
     `${what}: ${report.sagasPerSecond} sagas/s over ${report.seconds} s (${Object.entries(outcomes)
