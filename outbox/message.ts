@@ -132,6 +132,18 @@ export const maxPayloadLength = 262_144
 /** How deep a message's data may nest. Beyond some thousands of levels neither JSON.stringify nor Postgres can write it. */
 export const maxDepth = 100
 
+/** Whether JSON text may nest deeper than `maxDepth`: what opens so few objects and arrays can't, and most messages open few. */
+const mayBeDeep = (json: string): boolean => {
+  let opened = 0
+  for (let at = 0; at < json.length && opened <= maxDepth; at++) {
+    const code = json.charCodeAt(at)
+    if (code === openBrace || code === openBracket) opened++
+  }
+  return opened > maxDepth
+}
+const openBrace = 0x7b
+const openBracket = 0x5b
+
 const isDeeper = (data: unknown, levels: number): boolean => {
   if (typeof data !== "object" || data === null) return false
   if (levels === 0) return true
@@ -172,7 +184,8 @@ export const decodePayload = (
     return { unreadable: `payload is not JSON: ${cause instanceof Error ? cause.message : String(cause)}` }
   }
   // before anything walks through all of it
-  if (isDeeper(parsed, maxDepth)) return { unreadable: `payload nests deeper than ${maxDepth} levels` }
+  if (mayBeDeep(json) && isDeeper(parsed, maxDepth))
+    return { unreadable: `payload nests deeper than ${maxDepth} levels` }
   // text on the wire may escape what it likes: what it stands for is looked at only when it escapes something
   if (json.includes("\\u") && unstorable(JSON.stringify(parsed)))
     return { unreadable: `payload holds ${unstorableText}` }
@@ -232,12 +245,23 @@ export const encodePayload = ({ contract, payload }: Outgoing): string =>
 /** JSON text of plain data, called `name`; throws when it does not fit its schema, can't be stored, is too long or too deep. */
 export const encodePlain = (name: string, schema: Schema.Codec<object, object>, data: unknown): string => {
   const plain = decodePlain(name, schema, data)
-  if (isDeeper(plain, maxDepth)) throw new Error(`${name} nests deeper than the ${maxDepth} levels a message may have`)
-  const json = JSON.stringify(plain)
+  const json = textOf(plain)
+  if (json === undefined || (mayBeDeep(json) && isDeeper(plain, maxDepth)))
+    throw new Error(`${name} nests deeper than the ${maxDepth} levels a message may have`)
   if (unstorable(json)) throw new Error(`${name} holds ${unstorableText}`)
   if (json.length > maxPayloadLength)
     throw new Error(`${name} has ${json.length} characters, more than the ${maxPayloadLength} a message may have`)
   return json
+}
+
+/** Its JSON text, undefined when it nests so deep that there is none. */
+const textOf = (plain: object): string | undefined => {
+  try {
+    return JSON.stringify(plain)
+  } catch (error) {
+    if (isDeeper(plain, maxDepth)) return undefined
+    throw error
+  }
 }
 
 /** Plain data, called `name`; throws when it does not fit its schema. */

@@ -2,20 +2,14 @@
  * The Kafka broker, by kafkajs. Records are fetched ahead into a bounded buffer while passes run; offsets are
  * committed only for records that were marked as processed, never for those that were merely fetched.
  *
- * kafkajs needs guards, each with its reason beside it: an idle timer that spins, handlers whose TypeErrors stop the
+ * kafkajs needs guards, each with its reason beside it, here and in kafkajs-patches.ts: handlers whose TypeErrors stop the
  * consumer for good, a group that is left only after its session timeout, offsets of partitions that are another's by now.
  */
 import { Effect, Layer, Schedule, type Scope } from "effect"
 import { AssignerProtocol, CompressionTypes, Kafka, logLevel, type PartitionAssigner, type Producer } from "kafkajs"
-import RequestQueue from "kafkajs/src/network/requestQueue/index.js"
+import "./kafkajs-patches.ts"
 import { Broker, BrokerError, type Outbound, type SubscribeOptions, type Subscription } from "./broker.ts"
 import { FetchBuffer } from "./fetch-buffer.ts"
-
-// Without this every connection re-arms a timer of 1 ms for ever, about 4 % of a core when idle (tulios/kafkajs#1751).
-const { scheduleCheckPendingRequests } = RequestQueue.prototype
-RequestQueue.prototype.scheduleCheckPendingRequests = function (this: { readonly pending: ReadonlyArray<unknown> }) {
-  if (this.pending.length > 0) scheduleCheckPendingRequests.call(this)
-}
 
 export interface KafkaOptions {
   readonly brokers: ReadonlyArray<string>

@@ -31,8 +31,8 @@ const outboxColumns: ReadonlyArray<Column> = [
   { name: "definition", type: "text" },
   { name: "traceparent", type: "text" },
   { name: "schemaVersion", type: "int" },
-  // JSON text already: it goes in as it is
-  { name: "payload", type: "text" }
+  // it goes in as it is
+  { name: "payload", type: "text", encoded: true }
 ]
 
 export const appendStatement = `

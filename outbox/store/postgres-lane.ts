@@ -80,7 +80,7 @@ export class Lane {
       once: true,
       // a lane reads by key or by due_at, and its plans are kept: one that was made while a table was small must not read it
       // from end to end once it is large
-      session: { enable_seqscan: "off" },
+      session: { enable_seqscan: "off", plan_cache_mode: "force_generic_plan" },
       onClose: () => {
         if (this.sql === opened) this.reopen()
       }

@@ -83,7 +83,7 @@ const rules = {
       if (isOurs(target))
         return isOf(target, "outbox") && (!isOf(target, "outbox/testing") || isOf(path, "outbox/testing"))
       if (isOf(target, "postgres")) return path === "outbox/store/connection.ts"
-      if (isOf(target, "kafkajs")) return /^outbox\/broker\/kafka(-offsets)?\.ts$/.test(path)
+      if (isOf(target, "kafkajs")) return /^outbox\/broker\/kafka(-offsets|js-patches)?\.ts$/.test(path)
       return isOf(target, "effect") || target.startsWith("node:")
     }),
   "messages and tables are leaves": importing(/^outbox\/(message|table)\.ts$/, (target) => !isOurs(target)),
@@ -144,7 +144,7 @@ describe("in this repository", () => {
       importers("kafkajs")
         .map(({ path }) => path)
         .toSorted()
-    ).toEqual(["outbox/broker/kafka-offsets.ts", "outbox/broker/kafka.ts"])
+    ).toEqual(["outbox/broker/kafka-offsets.ts", "outbox/broker/kafka.ts", "outbox/broker/kafkajs-patches.ts"])
     expect(importers("oncebox").length).toBeGreaterThan(10)
     expect(repository.filter(({ path }) => path.endsWith(".sql")).length).toBeGreaterThan(5)
     expect(importsOf({ path: "outbox/store/postgres.ts", text: repositoryText("outbox/store/postgres.ts") })).toContain(
