@@ -6,6 +6,7 @@
 import { mkdirSync } from "node:fs"
 import { Effect, type Scope } from "effect"
 import { connect, layerPostgres, Store, type Sql } from "oncebox"
+import { contextOf } from "../../outbox/lanes/lane.ts"
 import { decide, readerOf } from "../../outbox/lanes/topics.ts"
 import { product } from "../../services/product/product.ts"
 import { startDatabase } from "../embedded.ts"
@@ -14,7 +15,7 @@ import { textsOf } from "../../outbox/store/arrays.ts"
 import { readLedger } from "../ledger.ts"
 import { cpuSecondsOf } from "../load/usage.ts"
 import { ownCpu, type Bench, type Cost } from "./measure.ts"
-import { contextOf, newOrders, products, recordsOf, reserve } from "./records.ts"
+import { newOrders, products, recordsOf, reserve } from "./records.ts"
 
 const batches = [1, 10, 50, 200]
 /** About a second of work at each size; /proc tells CPU in hundredths. */
