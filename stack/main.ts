@@ -170,6 +170,8 @@ const upDetached = async ({ dir, enginesOnly }: Settings): Promise<number> => {
   const logFrom = sizeOf(logFile)
   const args = [import.meta.path, "up", "--dir", dir, ...(enginesOnly ? ["--engines-only"] : [])]
   const child = spawnLogged({ file: process.execPath, args, env: {}, logFile })
+  // in a session of its own, it would go on starting without anybody
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(name, () => child.kill("SIGTERM"))
   let ended = ""
   void exitOf(child).then((exit) => (ended = describe(exit)))
   await until("the supervisor", UP_WITHIN_MS, () => ended !== "" || readState(dir) !== undefined, 50)
