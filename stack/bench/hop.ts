@@ -21,6 +21,9 @@ const batches = [1, 10, 50, 200]
 /** About a second of work at each size; /proc tells CPU in hundredths. */
 const messagesAt: Readonly<Record<number, number>> = { 1: 1_500, 10: 8_000, 50: 15_000, 200: 20_000 }
 const byHandBatch = 50
+const nameOf = (batch: number): string => `hop of ${batch}`
+
+export const hopNames: ReadonlyArray<string> = batches.map(nameOf)
 
 /** The benches, with a Postgres that lives as long as the scope. */
 export const hopsIn = Effect.fnUntraced(function* (
@@ -36,7 +39,9 @@ export const hopsIn = Effect.fnUntraced(function* (
     (open) => Effect.promise(() => open.end({ timeout: 1 }))
   )
   yield* Effect.promise(async () => {
-    await sql`insert into products ${sql(products.map((row) => ({ ...row })))} on conflict do nothing`
+    // what earlier runs wrote would only grow
+    await sql`truncate inbox, outbox, reservations, products`
+    await sql`insert into products ${sql(products.map((row) => ({ ...row })))}`
     await byHandTables(sql)
   })
   const store = yield* Effect.provide(Store, layerPostgres(owner, "bench"))
@@ -72,7 +77,7 @@ export const hopsIn = Effect.fnUntraced(function* (
     })
     return { units, seconds }
   }
-  return batches.map((batch) => ({ name: `hop of ${batch}`, unit: "message", work: work(batch), reference: byHand }))
+  return batches.map((batch) => ({ name: nameOf(batch), unit: "message", work: work(batch), reference: byHand }))
 })
 
 const byHandTables = async (sql: Sql): Promise<void> => {

@@ -42,7 +42,13 @@ for (const [script, called] of commands) {
 test.each([
   ["sagas", "", "say what to do"],
   ["sagas", "prove", "there is no prove"],
-  ["sagas", "check pay-last", "there is no saga pay-last"]
+  ["sagas", "check pay-last", "there is no saga pay-last"],
+  ["bench", "hops", "there is no bench hops"],
+  ["bench", "--margin much", "--margin must be a number from 0, such as 0.25, not much"],
+  ["bench", "--margin=-1", "--margin must be a number from 0, such as 0.25, not -1"],
+  ["load", "--rate 0", "--rate must be a number above 0, not 0"],
+  ["load", "--replicas few", "--replicas must be a number from 1, not few"],
+  ["load", "--definition pay-last", "--definition must be one of place-order, pay-first, not pay-last"]
 ])(
   "%s %s",
   async (name, typed, said) => {
