@@ -171,10 +171,16 @@ const upDetached = async ({ dir, enginesOnly }: Settings): Promise<number> => {
   const args = [import.meta.path, "up", "--dir", dir, ...(enginesOnly ? ["--engines-only"] : [])]
   const child = spawnLogged({ file: process.execPath, args, env: {}, logFile })
   // in a session of its own, it would go on starting without anybody
-  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.once(name, () => child.kill("SIGTERM"))
+  let told = false
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
+    process.once(name, () => {
+      told = true
+      child.kill("SIGTERM")
+    })
   let ended = ""
   void exitOf(child).then((exit) => (ended = describe(exit)))
   await until("the supervisor", UP_WITHIN_MS, () => ended !== "" || readState(dir) !== undefined, 50)
+  if (told && ended !== "") return 1
   const rows = readState(dir)
   if (ended !== "" || rows === undefined) {
     throw new Error(`it did not come up (${ended}), last lines of ${logFile}:\n${tail(logFile, logFrom)}`)

@@ -30,7 +30,7 @@ import {
 import { makeAdminApp, type Gauges } from "./admin.ts"
 import { choreography } from "./choreography.ts"
 import { readSettings, type Settings } from "./config.ts"
-import type { Edge } from "./edge.ts"
+import { makeReaders, type Edge } from "./edge.ts"
 import { makeApp } from "./http.ts"
 import { runProcess } from "./process.ts"
 import { listen, type CannotListen } from "./server.ts"
@@ -116,8 +116,8 @@ const launch = Effect.fnUntraced(function* (
   )
   const relay = options.relay ? yield* startRelay(reads.sql, `/oncebox/${service.database}`) : undefined
   const running = yield* service.run(relay === undefined ? {} : { committed: relay.committed }, settings)
-  const edge: Edge = { reads, running, orders: settings.orders, closing: yield* Latch.make(false) }
-  const { closing } = edge
+  const closing = yield* Latch.make(false)
+  const edge: Edge = { reads, readers: makeReaders(), running, orders: settings.orders, closing }
   const { fetch: adminFetch } = makeAdminApp(service.name, edge, service.gauges(edge))
   yield* listen({ hostname: "127.0.0.1", port: settings.adminPort, fetch: adminFetch, closing })
   const { fetch } = makeApp(edge, yield* service.routes(edge))
