@@ -12,11 +12,11 @@
 import { readFileSync, readdirSync } from "node:fs"
 import { basename, join } from "node:path"
 import { parseArgs } from "node:util"
-import postgres from "postgres"
+import { dropSlot, slotOf, type Database } from "./slots.ts"
 
 export interface ApplyOptions {
   readonly connectUrl: string
-  readonly database: { readonly host: string; readonly port: number; readonly password: string }
+  readonly database: Database
   /** Which connectors; all of this folder when absent. */
   readonly names?: readonly string[] | undefined
   readonly withinMs?: number | undefined
@@ -37,7 +37,6 @@ type Config = Readonly<Record<string, string>>
 
 const WITHIN_MS = 120_000
 const REQUEST_MS = 10_000
-const QUERY_MS = 5_000
 const LOOK_EVERY_MS = 100
 const ACT_EVERY_MS = 2_000
 const WATCH_EVERY_MS = 5_000
@@ -115,7 +114,7 @@ const applyConnector = async (name: string, options: ApplyOptions, deadline: num
         }
         configured = true
       }
-      const [status, slot] = await Promise.all([statusOf(path), slotOf(config, options.database)])
+      const [status, slot] = await Promise.all([statusOf(path), slotOf(options.database, config)])
       if (status.state === "RUNNING" && slot === "active") {
         idle.delete(name)
         if (touched) log("running")
@@ -138,7 +137,7 @@ const applyConnector = async (name: string, options: ApplyOptions, deadline: num
         // Debezium would try to read it 900 times, two seconds apart, with the connector RUNNING and without a task.
         if (slot === "lost")
           await act("drop slot", "dropping its slot, which Postgres has invalidated", () =>
-            dropSlot(config, options.database)
+            dropSlot(options.database, config)
           )
         if (stopped) await act("resume", "resuming it", () => request("PUT", `${path}/resume`))
         if (status.state === "FAILED") {
@@ -151,6 +150,7 @@ const applyConnector = async (name: string, options: ApplyOptions, deadline: num
       // Not up yet, rebalancing (409) or cut off in between: all of it passes, or the deadline does.
       last = describe(cause)
     }
+    // nobody tells when a task runs or a slot is taken: Connect and Postgres have to be asked
     await Bun.sleep(LOOK_EVERY_MS)
   }
   throw new Error(`connector ${name} does not run: ${last}`)
@@ -167,54 +167,6 @@ const statusOf = async (path: string): Promise<{ readonly state: string; readonl
     return { state: stateOf(parts[0]) === "RUNNING" ? "UNASSIGNED" : stateOf(parts[0]), trace: traceOf(parts[0]) }
   const worst = parts.find((part) => stateOf(part) === "FAILED") ?? parts.find((part) => stateOf(part) !== "RUNNING")
   return worst === undefined ? { state: "RUNNING", trace: undefined } : { state: stateOf(worst), trace: traceOf(worst) }
-}
-
-const slotOf = (config: Config, database: ApplyOptions["database"]): Promise<"active" | "idle" | "lost" | "absent"> =>
-  withSql(config, database, async (sql) => {
-    const [slot] = await sql`
-      select active, wal_status
-      from pg_replication_slots
-      where slot_name = ${config["slot.name"] ?? ""}`
-    if (slot === undefined) return "absent"
-    if (slot["active"] === true) return "active"
-    return slot["wal_status"] === "lost" ? "lost" : "idle"
-  })
-
-const dropSlot = (config: Config, database: ApplyOptions["database"]): Promise<void> =>
-  withSql(config, database, async (sql) => {
-    await sql`
-      select pg_drop_replication_slot(slot_name)
-      from pg_replication_slots
-      where slot_name = ${config["slot.name"] ?? ""} and wal_status = 'lost' and not active`
-  })
-
-const withSql = async <A>(
-  config: Config,
-  { host, port, password }: ApplyOptions["database"],
-  use: (sql: postgres.Sql) => Promise<A>
-): Promise<A> => {
-  const sql = postgres({
-    host,
-    port,
-    password,
-    user: config["database.user"] ?? "",
-    database: config["database.dbname"] ?? "",
-    max: 1,
-    connect_timeout: 5,
-    // there are no arrays in what is read here
-    fetch_types: false,
-    connection: { application_name: "connectors", statement_timeout: QUERY_MS },
-    onnotice: () => {}
-  })
-  // statement_timeout is the server's: a server that does not answer at all must not hold up the deadline
-  const late = Promise.withResolvers<never>()
-  const timer = setTimeout(() => late.reject(new Error(`Postgres at ${host}:${port} did not answer`)), QUERY_MS)
-  try {
-    return await Promise.race([use(sql), late.promise])
-  } finally {
-    clearTimeout(timer)
-    await sql.end({ timeout: 1 })
-  }
 }
 
 interface Answer {

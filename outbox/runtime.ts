@@ -10,14 +10,14 @@ import { makeRequestsLane, type RequestsLane } from "./lanes/requests.ts"
 import { makeDeadLetters, usualRedrives, type DeadLetters } from "./lanes/redrive.ts"
 import { timersLane } from "./lanes/timers.ts"
 import { topicsLane } from "./lanes/topics.ts"
-import type { LaneContext, ParksTooMuch } from "./lanes/lane.ts"
+import { contextOf, type ParksTooMuch } from "./lanes/lane.ts"
 import type { OutboxMessage } from "./message.ts"
 import { idempotencyKeys } from "./pass/inputs.ts"
 import type { Participant } from "./participant.ts"
 import { calls } from "./store/calls.ts"
 import { Store, type StoreUnavailable } from "./store/store.ts"
 import type { Tables } from "./table.ts"
-import { noCounts, type Counters } from "./telemetry.ts"
+import type { Counters } from "./telemetry.ts"
 
 /** A participant's lane ended for good; the process should end, or wait unready for someone to look. */
 export class ParticipantStopped extends Schema.TaggedError<ParticipantStopped>()("ParticipantStopped", {
@@ -56,24 +56,15 @@ export const run = <T extends Tables>(
   Effect.gen(function* () {
     const store = yield* Store
     const broker = yield* Broker
-    // Lanes treat all participants alike; handlers are only given rows of their own tables.
-    const participant = definition as unknown as Participant<Tables>
-    const kinds = kindsOf(participant, options.callers ?? [])
-    const context: LaneContext = {
-      participant,
-      counters: noCounts(),
-      environment: {
-        consumer: participant.name,
-        tables: participant.tables,
-        window: store.window,
-        newId: options.newId ?? (() => Bun.randomUUIDv7()),
-        calls: participant.calls,
-        committed: (messages, asked) => {
-          options.committed?.(messages)
-          ring(kinds, asked)
-        }
+    const context = contextOf(definition, store.window, {
+      ...(options.newId && { newId: options.newId }),
+      committed: (messages, asked) => {
+        options.committed?.(messages)
+        ring(kinds, asked)
       }
-    }
+    })
+    const { participant } = context
+    const kinds = kindsOf(participant, options.callers ?? [])
     const tables = Object.values(participant.tables)
     const stopped = yield* Deferred.make<never, ParticipantStopped>()
     const reasons: Array<string> = []

@@ -1,6 +1,5 @@
 /** `bun run stack`: the whole system without Docker. */
-import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
-import { connect } from "node:net"
+import { rmSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { parseArgs } from "node:util"
 import { argumentsOf } from "./arguments.ts"
@@ -9,6 +8,7 @@ import { installEngines } from "./install.ts"
 import { killAll, killLeftovers, lives, readLedger, signal } from "./ledger.ts"
 import { startProcessor } from "./processor.ts"
 import { describe, exitOf, type Running, sizeOf, spawnLogged, tail } from "./process.ts"
+import { linesOf, look, readState, writeState, type Row } from "./state.ts"
 import {
   AUDITOR,
   auditorEnv,
@@ -22,11 +22,6 @@ import {
 } from "./supervise.ts"
 import { text, until, within } from "./wait.ts"
 
-interface Row {
-  readonly name: string
-  readonly url: string
-}
-
 interface Settings {
   readonly dir: string
   readonly enginesOnly: boolean
@@ -35,7 +30,6 @@ interface Settings {
 const WISHED_PORTS = { postgres: 5432, kafka: 9092, connect: 8083 }
 const UP_WITHIN_MS = 10 * 60_000
 const DOWN_WITHIN_MS = 90_000
-const LOOK_MS = 3_000
 // Everything that `up` writes into its folder, and nothing else: `--dir` may name any folder.
 const CONTENTS = ["data", "log", "conf", "secrets", "pids.json", "ports.json", "state.json"]
 
@@ -170,9 +164,17 @@ const upDetached = async ({ dir, enginesOnly }: Settings): Promise<number> => {
   const logFrom = sizeOf(logFile)
   const args = [import.meta.path, "up", "--dir", dir, ...(enginesOnly ? ["--engines-only"] : [])]
   const child = spawnLogged({ file: process.execPath, args, env: {}, logFile })
+  // in a session of its own, it would go on starting without anybody
+  let told = false
+  for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
+    process.once(name, () => {
+      told = true
+      child.kill("SIGTERM")
+    })
   let ended = ""
   void exitOf(child).then((exit) => (ended = describe(exit)))
   await until("the supervisor", UP_WITHIN_MS, () => ended !== "" || readState(dir) !== undefined, 50)
+  if (told && ended !== "") return 1
   const rows = readState(dir)
   if (ended !== "" || rows === undefined) {
     throw new Error(`it did not come up (${ended}), last lines of ${logFile}:\n${tail(logFile, logFrom)}`)
@@ -212,26 +214,9 @@ const status = async (dir: string): Promise<number> => {
   return [...states.values()].every((state) => state === "up") ? 0 : 1
 }
 
-const look = async (dir: string, row: Row): Promise<"up" | "not ready" | "down"> => {
-  if (pidOf(dir, row.name) === undefined) return "down"
-  const url = new URL(row.url)
-  const path = row.name === "connect" ? "/health" : "/health/ready"
-  const ready =
-    url.protocol === "http:"
-      ? fetch(new URL(path, url), { signal: AbortSignal.timeout(LOOK_MS) }).then((response) => response.ok)
-      : accepts(url.hostname, Number(url.port))
-  return (await within(row.name, LOOK_MS, ready).catch(() => false)) ? "up" : "not ready"
+const printTable = (dir: string, rows: readonly Row[], state: (row: Row) => string): void => {
+  for (const line of linesOf(dir, rows, state)) say(line)
 }
-
-const accepts = (host: string, port: number): Promise<boolean> =>
-  new Promise((resolve) => {
-    const socket = connect({ host, port, timeout: LOOK_MS })
-    const answer = (accepted: boolean) => () => {
-      socket.destroy()
-      resolve(accepted)
-    }
-    socket.once("connect", answer(true)).once("error", answer(false)).once("timeout", answer(false))
-  })
 
 const killMine = (dir: string): Promise<void> => killAll(readLedger(dir).processes)
 
@@ -243,50 +228,6 @@ const rowsOf = (engines: RunningEngines): Row[] => [
 
 const byUsualOrder = (one: Row, other: Row): number =>
   SERVICE_NAMES.findIndex((name) => name === one.name) - SERVICE_NAMES.findIndex((name) => name === other.name)
-
-const pidOf = (dir: string, name: string): number | undefined =>
-  readLedger(dir).processes.find((entry) => entry.name === name && lives(entry))?.pid
-
-const printTable = (dir: string, rows: readonly Row[], state: (row: Row) => string): void => {
-  const lines = [
-    ["name", "url", "pid", "state"],
-    ...rows.map((row) => [row.name, row.url, String(pidOf(dir, row.name) ?? "-"), state(row)])
-  ]
-  const widths = [0, 1, 2, 3].map((column) => Math.max(...lines.map((line) => line[column]?.length ?? 0)))
-  for (const line of lines)
-    say(
-      line
-        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-        .join("  ")
-        .trimEnd()
-    )
-}
-
-/** Written when everything is up, so its presence says so; a killed supervisor's is not believed. */
-const writeState = (dir: string, rows: readonly Row[]): void => {
-  const file = join(dir, "state.json")
-  writeFileSync(`${file}.new`, `${JSON.stringify({ supervisor: process.pid, rows }, null, 2)}\n`)
-  renameSync(`${file}.new`, file)
-}
-
-const readState = (dir: string): readonly Row[] | undefined => {
-  try {
-    const state: unknown = JSON.parse(readFileSync(join(dir, "state.json"), "utf8"))
-    if (typeof state !== "object" || state === null || !("supervisor" in state) || !("rows" in state)) return undefined
-    if (state.supervisor !== readLedger(dir).owner?.pid || !Array.isArray(state.rows)) return undefined
-    return state.rows.filter(isRow)
-  } catch {
-    return undefined
-  }
-}
-
-const isRow = (row: unknown): row is Row =>
-  typeof row === "object" &&
-  row !== null &&
-  "name" in row &&
-  "url" in row &&
-  typeof row.name === "string" &&
-  typeof row.url === "string"
 
 if (import.meta.main) {
   try {

@@ -8,6 +8,7 @@ import type { SagaDefinition } from "oncebox"
 import { checkSaga, sagaRules, type SagaCheck } from "oncebox/testing"
 import { definitions } from "../services/orchestrator/definitions.ts"
 import { ordered, type OrderData } from "../services/shell/order-context.ts"
+import { argumentsOf } from "./arguments.ts"
 
 const usage = `bun run sagas check [name…]
 
@@ -60,32 +61,19 @@ export const checkAll = (chosen: ReadonlyArray<SagaDefinition<OrderData>>, print
   return checks.every(({ check }) => check.findings.length === 0) ? 0 : 1
 }
 
-const refuse = (reason: string): number => {
-  console.error(`${reason}\n\n${usage}`)
-  return 2
-}
-
-const argumentsOf = () => {
-  try {
-    return parseArgs({ options: { help: { type: "boolean" } }, allowPositionals: true })
-  } catch (cause) {
-    return cause instanceof Error ? cause.message : String(cause)
-  }
-}
-
-const main = (): number => {
-  const given = argumentsOf()
-  if (typeof given === "string") return refuse(given)
-  if (given.values.help === true) {
-    console.log(usage)
-    return 0
-  }
-  const [command, ...names] = given.positionals
-  if (command !== "check") return refuse(command === undefined ? "say what to do" : `there is no ${command}`)
+/** The sagas that are named, or all. */
+const readArguments = () => {
+  const { values, positionals } = parseArgs({
+    options: { help: { type: "boolean", short: "h" } },
+    allowPositionals: true
+  })
+  const [command, ...names] = positionals
   const known = Object.values(definitions)
+  if (values.help === true) return { values, chosen: known }
+  if (command !== "check") throw new Error(command === undefined ? "say what to do" : `there is no ${command}`)
   const stranger = names.find((name) => !known.some((definition) => definition.name === name))
-  if (stranger !== undefined) return refuse(`there is no saga ${stranger}`)
-  return checkAll(names.length === 0 ? known : known.filter(({ name }) => names.includes(name)), console.log)
+  if (stranger !== undefined) throw new Error(`there is no saga ${stranger}`)
+  return { values, chosen: names.length === 0 ? known : known.filter(({ name }) => names.includes(name)) }
 }
 
-if (import.meta.main) process.exitCode = main()
+if (import.meta.main) process.exitCode = checkAll(argumentsOf(usage, readArguments).chosen, console.log)

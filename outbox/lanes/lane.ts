@@ -2,14 +2,38 @@
 import { Effect, Schedule, Schema } from "effect"
 import type { Outcome, PassEnvironment } from "../pass/inputs.ts"
 import type { Participant } from "../participant.ts"
+import type { InboxWindow } from "../store/inbox.ts"
 import type { StoreError } from "../store/store.ts"
 import type { Tables } from "../table.ts"
-import type { Counters } from "../telemetry.ts"
+import { noCounts, type Counters } from "../telemetry.ts"
 
 export interface LaneContext {
   readonly participant: Participant<Tables>
   readonly environment: Omit<PassEnvironment, "lane">
   readonly counters: Counters
+}
+
+/** The context of a participant's lanes; nobody is told of commits, and ids are UUIDv7 that grow, unless it is said otherwise. */
+export const contextOf = <T extends Tables>(
+  definition: Participant<T>,
+  window: InboxWindow,
+  others: Partial<Pick<PassEnvironment, "newId" | "committed">> = {}
+): LaneContext => {
+  // Lanes treat all participants alike; handlers are only given rows of their own tables.
+  const participant = definition as unknown as Participant<Tables>
+  return {
+    participant,
+    counters: noCounts(),
+    environment: {
+      consumer: participant.name,
+      tables: participant.tables,
+      window,
+      calls: participant.calls,
+      newId: () => Bun.randomUUIDv7(),
+      committed: () => {},
+      ...others
+    }
+  }
 }
 
 /** The bound of one pass. */

@@ -29,7 +29,8 @@ interface World {
   /** Starts an auditor; the function it answers kills it. */
   readonly audit: (
     options?: Partial<AuditorOptions>,
-    broker?: Broker["Service"]
+    broker?: Broker["Service"],
+    offsets?: Offsets["Service"]
   ) => Promise<Auditor & { readonly stop: () => Promise<void> }>
   /** How often each message lies on its topic. */
   readonly times: (ids: ReadonlyArray<string>) => ReadonlyArray<number>
@@ -63,7 +64,7 @@ const worldOf = (db: Database): World => {
     queue,
     write: (count) => db.asService.begin((transaction) => append(transaction, count)),
     publish: async (ids) => Effect.runPromise(queue.broker.publish(await recordsOf(db, ids))),
-    audit: async (options = {}, broker = queue.broker) => {
+    audit: async (options = {}, broker = queue.broker, offsets = queue.offsets) => {
       const scope = Scope.makeUnsafe()
       const auditor = await Effect.runPromise(
         startAuditor({
@@ -72,11 +73,7 @@ const worldOf = (db: Database): World => {
           grace: "400 millis",
           every: "50 millis",
           ...options
-        }).pipe(
-          Scope.provide(scope),
-          Effect.provideService(Broker, broker),
-          Effect.provideService(Offsets, queue.offsets)
-        )
+        }).pipe(Scope.provide(scope), Effect.provideService(Broker, broker), Effect.provideService(Offsets, offsets))
       )
       const stop = () => within("the auditor's end", happensWithinMs, Effect.runPromise(Scope.close(scope, Exit.void)))
       stops.push(stop)
@@ -100,14 +97,14 @@ const worldOf = (db: Database): World => {
 
 let stops: Array<() => Promise<void>> = []
 
-const onNotes = (name: string, body: (world: World) => Promise<void>): void =>
+const onNotes = (name: string, body: (world: World) => Promise<void>, slots: { readonly slotMs?: number } = {}): void =>
   test(
     name,
     () =>
       Effect.runPromise(
         Effect.scoped(
           Effect.gen(function* () {
-            const db = yield* database({ schema: "" })
+            const db = yield* database({ schema: "", ...slots })
             yield* Effect.promise(async () => {
               stops = []
               try {
@@ -250,6 +247,59 @@ describe("the auditor", () => {
     expect(new Set(times(ids))).toEqual(new Set([1]))
     expect(state(auditor)).toMatchObject({ exceptions: 0, republished: 0 })
   })
+
+  onNotes(
+    "finds what comes while it notes what is missing",
+    async ({ db, queue, write, publish, audit }) => {
+      let taken = 0
+      let asked = 0
+      let meanwhile = async (): Promise<void> => {}
+      const counting: Broker["Service"] = {
+        ...queue.broker,
+        subscribe: (options) =>
+          Effect.map(queue.broker.subscribe(options), (subscription) => ({
+            ...subscription,
+            take: (limit) =>
+              Effect.tap(subscription.take(limit), (records) => Effect.sync(() => (taken += records.length)))
+          }))
+      }
+      const asking: Offsets["Service"] = {
+        ...queue.offsets,
+        extents: (topics) =>
+          Effect.promise(() => (asked++ === 1 ? meanwhile() : Promise.resolve())).pipe(
+            Effect.andThen(queue.offsets.extents(topics))
+          )
+      }
+      const auditor = await audit({ grace: "4 seconds", every: "1 hour" }, counting, asking)
+      await until("the first look", happensWithinMs, () => state(auditor).failure === undefined)
+      const slotNow = async () => {
+        const [now] = await db.owner<Array<{ slot: number }>>`
+          select floor(extract(epoch from clock_timestamp()))::bigint as slot`
+        return now?.slot ?? 0
+      }
+      // in slots of their own, so that they are looked at one after the other
+      await db.owner`select oncebox_prepare_partitions()`
+      const first = await write(1)
+      const slot = await slotNow()
+      await until("the next slot", happensWithinMs, async () => (await slotNow()) > slot)
+      await db.owner`select oncebox_prepare_partitions()`
+      await write(1)
+      const writtenAt = performance.now()
+      await until("both are old enough", happensWithinMs, () => performance.now() > writtenAt + 2_300)
+      asked = 0
+      meanwhile = async () => {
+        await publish(first)
+        await until("it was read", happensWithinMs, () => taken === 1)
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+
+      await within("a look", happensWithinMs, Effect.runPromise(auditor.look))
+
+      expect(asked).toBe(2)
+      expect(state(auditor)).toMatchObject({ exceptions: 1, republished: 0 })
+    },
+    { slotMs: 1_000 }
+  )
 
   onNotes("takes up exceptions that a killed one noted", async ({ write, audit, times, passed, db }) => {
     const first = await audit({ grace: "3 seconds" })

@@ -77,7 +77,6 @@ describe("migrations", () => {
       "oncebox/0001_oncebox.sql",
       "oncebox/0002_dead_letters.sql",
       "oncebox/0003_audit.sql",
-      "oncebox/0004_short_drops.sql",
       "shop/0001_goods.sql",
       "shop/0002_prices.sql"
     ])
@@ -110,11 +109,9 @@ describe("migrations", () => {
       "oncebox/0001_oncebox.sql",
       "oncebox/0002_dead_letters.sql",
       "oncebox/0003_audit.sql",
-      "oncebox/0004_short_drops.sql",
       "oncebox-saga/0001_sagas.sql",
       "oncebox-saga/0002_handovers.sql",
       "oncebox-saga/0003_early.sql",
-      "oncebox-saga/0004_put_aside_at.sql",
       "shop/0001_goods.sql",
       "shop/0002_more.sql"
     ]

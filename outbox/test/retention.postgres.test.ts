@@ -248,6 +248,51 @@ describe("retention", () => {
     }
   )
 
+  test(
+    "clears what is old a bounded part at a time, and passes over a row that is in use",
+    () =>
+      Effect.gen(function* () {
+        const { owner } = yield* database({ schema: "", slotMs: 1_000, inboxSlots: 5 })
+        const bounds = { claims: 100_000, keys: 100_000, aside: 20_000 }
+        const dropOld = async () => {
+          // as long as it answers that it dropped a partition it did nothing else
+          for (let dropped = 1; dropped > 0;) {
+            const [found] = await owner<Array<{ dropped: number }>>`select oncebox_drop_old() as dropped`
+            dropped = found?.dropped ?? 0
+          }
+        }
+        const left = async () => {
+          const [found] = await owner`
+          select (select count(*)::int from inbox_0) as claims, (select count(*)::int from idempotency_keys) as keys,
+            (select count(*)::int from saga_handovers) as aside`
+          return { ...found }
+        }
+        yield* Effect.promise(async () => {
+          await Migrations.run(owner, [Migrations.core, Migrations.saga], { slotMs: 1_000, inboxSlots: 5 })
+          await owner`
+          insert into inbox (message_id, consumer, bucket, claimed_at)
+          select gen_random_uuid(), 'c', 0, now() - interval '1 day' from generate_series(0, ${bounds.claims}::int)`
+          await owner`
+          insert into idempotency_keys (key, fingerprint, created_at)
+          select n::text, '', now() - interval '3 days' from generate_series(0, ${bounds.keys}::int) n`
+          await owner`
+          insert into saga_handovers (message_id, saga_id, topic, type, payload, due_at, put_aside_at)
+          select n::text, 's', 't', 'T', '{}', null, now() - interval '1 day' from generate_series(0, ${bounds.aside}::int) n`
+          await dropOld()
+          expect(await left()).toEqual({ claims: 1, keys: 1, aside: 1 })
+
+          await owner.begin(async (transaction) => {
+            await transaction`select from saga_handovers for update`
+            await dropOld()
+          })
+          expect(await left()).toEqual({ claims: 0, keys: 0, aside: 1 })
+          await dropOld()
+          expect(await left()).toEqual({ claims: 0, keys: 0, aside: 0 })
+        })
+      }).pipe(Effect.scoped, Effect.timeout("60 seconds"), Effect.runPromise),
+    120_000
+  )
+
   const knows = "and its inbox knows what it has seen for 192 h"
   const widen = (slots: number) =>
     `or run "update oncebox_settings set inbox_slots = ${slots}" as its owner and restart what uses it`

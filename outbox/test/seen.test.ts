@@ -34,8 +34,10 @@ describe("what was seen", () => {
     expect(seen.has({ ...message, id: idOf(1) })).toBe(false)
     seen.audited(source, now - 10 * second)
     expect(seen.has(message)).toBe(true)
+    expect(offsetsOf(seen)).toEqual([])
     seen.audited(source, now - 9 * second)
     expect(seen.has(message)).toBe(false)
+    expect(offsetsOf(seen)).toEqual([0])
   })
 
   test("an offset is let go of once all records before it are older than the watermark", () => {
@@ -49,6 +51,16 @@ describe("what was seen", () => {
     seen.audited(source, now - 7 * second)
     expect(offsetsOf(seen)).toEqual([2])
     expect(seen.size).toBe(1)
+  })
+
+  test("of what an offset needs no more than its place is kept", () => {
+    const seen = new Seen([source], 10)
+    seen.note(record(0, 10), now)
+
+    seen.audited(source, now)
+
+    const { topic, partition, offset } = record(0, 10)
+    expect(seen.done()).toEqual([{ topic, partition, offset, key: null, value: null, headers: {} }])
   })
 
   test("a record of another outbox holds an offset back, too, and one of none does not", () => {
@@ -74,6 +86,31 @@ describe("what was seen", () => {
     expect(seen.note(record(1, -7_200), now)?.id).toBe(idOf(1))
 
     expect(seen.size).toBe(0)
+    expect(offsetsOf(seen)).toEqual([1])
+    // as old as the watermark it was not audited yet, and holds back what comes after it
+    seen.note(record(2, 10), now)
+    seen.note(record(3, 11), now)
+    expect(seen.size).toBe(1)
+    expect(offsetsOf(seen)).toEqual([])
+  })
+
+  test("an offset that may be let go of stays so while a watermark moves past nothing", () => {
+    const seen = new Seen([source], 10)
+    seen.note(record(0, 5, { headers: {} }), now)
+
+    seen.audited(source, now - 10 * second)
+
+    expect(offsetsOf(seen)).toEqual([0])
+  })
+
+  test("what has no id of a message is nobody's", () => {
+    const seen = new Seen([source], 10)
+    const { headers } = record(0, 10)
+
+    expect(seen.note(record(0, 10, { headers: { ...headers, id: "1" } }), now)).toBeUndefined()
+
+    expect(seen.size).toBe(0)
+    expect(offsetsOf(seen)).toEqual([0])
   })
 
   test("is full at its bound, and has room again when the watermark moves", () => {
@@ -95,11 +132,14 @@ describe("what was seen", () => {
     expect(seen.reaches(extent(2), new Map([["notes/0", 2n]]))).toBe(true)
     // retention has taken all of it
     expect(seen.reaches(extent(2, 2), new Map())).toBe(true)
+    expect(seen.reaches(extent(2, 2), new Map([["notes/0", 1n]]))).toBe(true)
 
     seen.note(record(0, 1), now)
     expect(seen.reaches(extent(2), new Map())).toBe(false)
     seen.note(record(1, 1), now)
     expect(seen.reaches(extent(2), new Map())).toBe(true)
+    // what was read is not committed yet
+    expect(seen.reaches(extent(2), new Map([["notes/0", 1n]]))).toBe(true)
   })
 
   test("reading on from what was committed replaces what was read before", () => {
@@ -111,10 +151,14 @@ describe("what was seen", () => {
     expect(seen.size).toBe(1)
     expect(seen.has({ source, id: idOf(2), topic: "notes" })).toBe(true)
     expect(seen.reaches(extent(3), new Map())).toBe(false)
+    seen.audited(source, now)
+    expect(seen.size).toBe(0)
+    expect(offsetsOf(seen)).toEqual([1])
   })
 
   test("times are read to the microsecond", () => {
     expect(microsecondsOf("1970-01-01T00:00:01.000002Z")).toBe(1_000_002)
+    expect(microsecondsOf("1970-01-01T00:00:01.000002999Z")).toBe(1_000_002)
     expect(microsecondsOf("1970-01-01T00:00:01.5Z")).toBe(1_500_000)
     expect(microsecondsOf("1970-01-01T00:00:01Z")).toBe(1_000_000)
     for (const bad of ["", "yesterday", "2026-13-01T00:00:00Z", "2026-01-01T00:00:00+01:00"])
@@ -143,5 +187,11 @@ describe("the horizon", () => {
     horizon = lookedAt(horizon, 500, names("c"))
     expect(horizon.final).toBe(200)
     expect(lookedAt(horizon, 600, names("d")).final).toBe(500)
+  })
+
+  test("waits for none that began after the time that is to be final", () => {
+    const waiting = lookedAt(lookedAt(noHorizon, 100, names("a")), 200, names("a", "b"))
+
+    expect(lookedAt(waiting, 300, names("b")).final).toBe(100)
   })
 })

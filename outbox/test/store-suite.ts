@@ -29,7 +29,7 @@ import {
 import type { BrokerRecord } from "../broker/broker.ts"
 import { makeInProcess } from "../broker/in-process.ts"
 import { Broker } from "../broker/broker.ts"
-import type { LaneContext } from "../lanes/lane.ts"
+import { contextOf } from "../lanes/lane.ts"
 import { makeRequestsLane } from "../lanes/requests.ts"
 import { makeDeadLetters, type LetterOutcome } from "../lanes/redrive.ts"
 import { decide, readerOf } from "../lanes/topics.ts"
@@ -43,7 +43,7 @@ import { run } from "../runtime.ts"
 import { timeOf } from "../store/inbox.ts"
 import { Store, StoreUnavailable, type StoreLane, type Transaction } from "../store/store.ts"
 import type { AnyTable, Tables } from "../table.ts"
-import { noCounts } from "../telemetry.ts"
+import type { Counters } from "../telemetry.ts"
 import { until } from "../../stack/wait.ts"
 
 /** A message that the outbox holds. */
@@ -113,18 +113,7 @@ export const replicaOf = Effect.fnUntraced(function* (
   wrap: Wrap = asIs
 ) {
   const lane = wrap(yield* world.store.lane("topics", [...Object.values(participant.tables), idempotencyKeys]))
-  const context: LaneContext = {
-    participant,
-    counters: noCounts(),
-    environment: {
-      consumer: participant.name,
-      tables: participant.tables,
-      window: world.store.window,
-      calls: participant.calls,
-      newId: () => Bun.randomUUIDv7(),
-      committed: () => {}
-    }
-  }
+  const context = contextOf(participant, world.store.window)
   const reader = readerOf(context)
   const environment = { ...context.environment, lane }
   const deadLetters = makeDeadLetters(context, lane, world.store, 2)
@@ -1367,7 +1356,7 @@ export const storeSuite = (name: string, open: OpenWorld): void => {
               }
             })
           )
-        const counted = (name: keyof ReturnType<typeof noCounts>, at: number) =>
+        const counted = (name: keyof Counters, at: number) =>
           Effect.promise(() => until(`${at} ${name}`, 10_000, () => participant.counters()[name] >= at, 2))
         return { participant, publish, counted }
       })

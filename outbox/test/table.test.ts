@@ -170,6 +170,51 @@ describe("a working set", () => {
   })
 })
 
+describe("a column of times", () => {
+  const day = new Date("2026-11-21T12:00:00Z")
+  const columns = {
+    at: Schema.Date,
+    perhaps: Schema.NullOr(Schema.Date),
+    text: Schema.NullOr(Schema.String),
+    either: Schema.Union([Schema.Date, Schema.String]),
+    three: Schema.Union([Schema.Date, Schema.Null, Schema.String]),
+    late: Schema.NullOr(Schema.Date).check(Schema.makeFilter((time) => time === null || time >= day))
+  }
+  const row = { id: "a", at: day, perhaps: null, text: null, either: "soon", three: "soon", late: null }
+  const times = Table.make("times", { key: "id", row: { id: Schema.String, ...columns } })
+
+  test("takes times, and null where it may be", () => {
+    const good = [row, { ...row, perhaps: day, text: "x", either: day, three: null, late: day }]
+
+    expect(good.map(times.decode)).toEqual(good)
+  })
+
+  test.each([
+    ["at", "2026-11-21T12:00:00Z"],
+    ["at", 0],
+    ["at", {}],
+    ["at", null],
+    ["perhaps", {}],
+    ["perhaps", undefined],
+    ["text", day],
+    ["either", null],
+    ["three", 1],
+    ["late", new Date(0)]
+  ])("refuses in %s: %p", (column, value) => {
+    expect(() => times.decode({ ...row, [column]: value })).toThrow(column)
+  })
+
+  test("is written when it is another time", () => {
+    const working = new WorkingSet({ times })
+    working.add(times, ["a"], [row])
+    working.apply({ times: [{ ...row, at: new Date(0) }] })
+
+    expect(working.changes()).toEqual([
+      { table: times, inserts: [], updates: [{ ...row, at: new Date(0) }], changed: new Set(["at"]) }
+    ])
+  })
+})
+
 test("after any puts, good and bad, it writes what a plain map of rows would hold", () => {
   const keys = ["a", "b", "c", "d"]
   const puts = fc.array(

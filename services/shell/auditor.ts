@@ -2,11 +2,12 @@
  * The auditor's process: `bun services/shell/auditor.ts`. It audits the outboxes of all services, drops the slots that have
  * served their time, and tells how it goes on its admin port, on loopback: `GET /metrics`, `GET /health`, `GET /health/ready`.
  */
-import { Cause, Config, Effect, Exit, Latch, Layer, Option, Redacted } from "effect"
+import { Config, Effect, Latch, Layer, Option, Redacted } from "effect"
 import { Hono } from "hono"
 import { layerKafka, layerKafkaOffsets, startAuditor, startRetention, type Auditor, type Retention } from "oncebox"
 import { services } from "../index.ts"
 import { readConfig, readSecret, setting } from "./config.ts"
+import { runProcess } from "./process.ts"
 import { auditorRole } from "./provision.ts"
 import { listen } from "./server.ts"
 import { topics } from "./topics.ts"
@@ -143,21 +144,6 @@ const program = Effect.gen(function* () {
   })
   yield* Effect.logInfo(`auditor: admin port ${adminPort}`)
   return yield* auditor.stopped
-}).pipe(Effect.scoped)
+})
 
-const stopWithinMs = 10_000
-
-if (import.meta.main) {
-  const fiber = Effect.runFork(program)
-  for (const signal of ["SIGTERM", "SIGINT"] as const) {
-    process.once(signal, () => {
-      fiber.interruptUnsafe()
-      setTimeout(() => process.exit(1), stopWithinMs).unref()
-    })
-  }
-  fiber.addObserver((exit) => {
-    const failed = Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)
-    if (failed) console.error(`auditor: ${Cause.pretty(exit.cause)}`)
-    process.exit(failed ? 1 : 0)
-  })
-}
+if (import.meta.main) runProcess(program, { name: "auditor" })

@@ -1,5 +1,5 @@
 /** What a service's routes work with: the participant that decides, a pool to read from, outcomes to wait for. */
-import { Duration, Effect, Option, type Latch, type Scope } from "effect"
+import { Duration, Effect, Option, Semaphore, type Latch, type Scope } from "effect"
 import type { Context } from "hono"
 import type { Pool, Request, Running, SubmitOptions } from "oncebox"
 import type { OrderSettings } from "./config.ts"
@@ -10,6 +10,8 @@ import { makeWaiters, type Waiters } from "./waiters.ts"
 
 export interface Edge {
   readonly reads: Pick<Pool, "sql" | "use">
+  /** Places for reads that are under way, or wait for a connection. */
+  readonly readers: Semaphore.Semaphore
   readonly running: Pick<Running, "submit" | "health" | "counters" | "deadLetters">
   /** What orders may ask for, and what they get when they don't. */
   readonly orders: OrderSettings
@@ -20,11 +22,21 @@ export interface Edge {
 const waitersLimit = 2_000
 const waitersTick = "20 millis"
 
-/** Runs a read. When the database fails, the client is told to come back. */
-export const read = <A>({ reads }: Edge, query: () => PromiseLike<A>): Effect.Effect<A, Problem> =>
+const readersLimit = 2_000
+export const makeReaders = (): Semaphore.Semaphore => Semaphore.makeUnsafe(readersLimit)
+
+/** Runs a read. When the database fails, or too many reads wait for it already, the client is told to come back. */
+export const read = <A>({ reads, readers }: Edge, query: () => PromiseLike<A>): Effect.Effect<A, Problem> =>
   reads.use(query).pipe(
     Effect.tapError((cause) => Effect.logError("a read failed", cause)),
-    Effect.mapError(() => problemForNow("unavailable", "The database could not be read. Try again in a moment."))
+    Effect.mapError(() => problemForNow("unavailable", "The database could not be read. Try again in a moment.")),
+    readers.withPermitsIfAvailable(1),
+    Effect.flatMap(
+      Option.match({
+        onNone: () => Effect.fail(problemForNow("busy", "Nothing was read. Send the request again in a moment.")),
+        onSome: Effect.succeed
+      })
+    )
   )
 
 /** Waiters over a query that answers with the outcomes that are there. */

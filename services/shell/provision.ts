@@ -6,7 +6,7 @@
  */
 import { join } from "node:path"
 import { Config, Effect, Redacted } from "effect"
-import { connect, Migrations, type ConnectionOptions, type Sql } from "oncebox"
+import { connect, MigrationRefused, Migrations, type ConnectionOptions, type Sql } from "oncebox"
 import { services } from "../index.ts"
 import { readConfig, readSecret, setting } from "./config.ts"
 import { runJob } from "./job.ts"
@@ -74,11 +74,17 @@ export const provision = async ({ host, port, passwords }: ProvisionOptions): Pr
       await login(superuser, service.role, "noreplication", password)
       await createDatabase(superuser, service)
       await using(as(owner, service.database, passwords.owner), async (sql) => {
-        await Migrations.run(sql, service.migrations)
+        await Migrations.run(sql, service.migrations).catch(withAdvice)
         await grant(sql, service)
       })
     }
   })
+}
+
+/** Before a release migrations do change. */
+const withAdvice = (error: unknown): never => {
+  if (error instanceof MigrationRefused) error.message += ", or begin with empty databases: `bun run stack reset`"
+  throw error
 }
 
 const using = async (options: ConnectionOptions, work: (sql: Sql) => Promise<void>): Promise<void> => {

@@ -4,7 +4,7 @@
  * It stops in the order in which it must: no new requests, running ones finish, lanes end after the pass in flight,
  * pools close. A killed process leaves nothing to repair: whatever was not committed comes again.
  */
-import { Cause, Effect, Exit, Latch, Layer, type Scope } from "effect"
+import { Effect, Latch, Layer, type Scope } from "effect"
 import type { Hono } from "hono"
 import {
   Choreography,
@@ -30,8 +30,9 @@ import {
 import { makeAdminApp, type Gauges } from "./admin.ts"
 import { choreography } from "./choreography.ts"
 import { readSettings, type Settings } from "./config.ts"
-import type { Edge } from "./edge.ts"
+import { makeReaders, type Edge } from "./edge.ts"
 import { makeApp } from "./http.ts"
+import { runProcess } from "./process.ts"
 import { listen, type CannotListen } from "./server.ts"
 
 type RunSettings = Pick<Settings, "orders" | "cardProcessorUrl">
@@ -115,8 +116,8 @@ const launch = Effect.fnUntraced(function* (
   )
   const relay = options.relay ? yield* startRelay(reads.sql, `/oncebox/${service.database}`) : undefined
   const running = yield* service.run(relay === undefined ? {} : { committed: relay.committed }, settings)
-  const edge: Edge = { reads, running, orders: settings.orders, closing: yield* Latch.make(false) }
-  const { closing } = edge
+  const closing = yield* Latch.make(false)
+  const edge: Edge = { reads, readers: makeReaders(), running, orders: settings.orders, closing }
   const { fetch: adminFetch } = makeAdminApp(service.name, edge, service.gauges(edge))
   yield* listen({ hostname: "127.0.0.1", port: settings.adminPort, fetch: adminFetch, closing })
   const { fetch } = makeApp(edge, yield* service.routes(edge))
@@ -124,50 +125,26 @@ const launch = Effect.fnUntraced(function* (
   return running
 })
 
-/** Ends the process when stopping it in good order takes too long. */
-const endSoon = (): void => void setTimeout(() => process.exit(1), stopWithinMs).unref()
-const stopWithinMs = 10_000
-
 /** Runs a service as this process, until it is told to stop or can't go on. */
-const main = (service: Service): void => {
-  let stopped = false
-  const program = Effect.gen(function* () {
-    const settings = yield* readSettings(service)
-    const layers = Layer.merge(
-      layerKafka({ brokers: settings.brokers, clientId: service.name }),
-      layerPostgres(connection(service, settings), service.name)
-    )
-    const running = yield* launch(service, settings).pipe(Effect.provide(yield* Layer.build(layers)))
-    yield* Effect.logInfo(`${service.name} listens on http://${settings.host}:${settings.port}`)
-    return yield* running.stopped.pipe(
-      Effect.tapError(({ restart }) =>
-        Effect.sync(() => {
-          stopped = true
-          if (restart) endSoon()
-        })
-      ),
-      // a new process would park the rest as well: this one stays, unready, for somebody to look at
-      Effect.catchIf(
-        (error) => !error.restart,
-        (error) => Effect.logError(`${service.name} stopped: ${error.message}`).pipe(Effect.andThen(Effect.never))
+const main = (service: Service): void =>
+  runProcess(
+    Effect.gen(function* () {
+      const settings = yield* readSettings(service)
+      const layers = Layer.merge(
+        layerKafka({ brokers: settings.brokers, clientId: service.name }),
+        layerPostgres(connection(service, settings), service.name)
       )
-    )
-  }).pipe(Effect.scoped)
-  const fiber = Effect.runFork(program)
-  const stop = (): void => {
-    fiber.interruptUnsafe()
-    endSoon()
-  }
-  process.once("SIGTERM", stop)
-  process.once("SIGINT", stop)
-  fiber.addObserver((exit) => {
-    if (Exit.isFailure(exit) && !Cause.hasInterruptsOnly(exit.cause)) {
-      const [reason] = exit.cause.reasons
-      console.error(`${service.name}: ${reason?._tag === "Fail" ? reason.error.message : Cause.pretty(exit.cause)}`)
-      process.exit(1)
-    }
-    process.exit(stopped ? 1 : 0)
-  })
-}
+      const running = yield* launch(service, settings).pipe(Effect.provide(yield* Layer.build(layers)))
+      yield* Effect.logInfo(`${service.name} listens on http://${settings.host}:${settings.port}`)
+      return yield* running.stopped.pipe(
+        // a new process would park the rest as well: this one stays, unready, for somebody to look at
+        Effect.catchIf(
+          (error) => !error.restart,
+          (error) => Effect.logError(`${service.name} stopped: ${error.message}`).pipe(Effect.andThen(Effect.never))
+        )
+      )
+    }),
+    { name: service.name }
+  )
 
 export const Service = { make, connection, launch, main }

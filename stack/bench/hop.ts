@@ -6,6 +6,7 @@
 import { mkdirSync } from "node:fs"
 import { Effect, type Scope } from "effect"
 import { connect, layerPostgres, Store, type Sql } from "oncebox"
+import { contextOf } from "../../outbox/lanes/lane.ts"
 import { decide, readerOf } from "../../outbox/lanes/topics.ts"
 import { product } from "../../services/product/product.ts"
 import { startDatabase } from "../embedded.ts"
@@ -14,12 +15,15 @@ import { textsOf } from "../../outbox/store/arrays.ts"
 import { readLedger } from "../ledger.ts"
 import { cpuSecondsOf } from "../load/usage.ts"
 import { ownCpu, type Bench, type Cost } from "./measure.ts"
-import { contextOf, newOrders, products, recordsOf, reserve } from "./records.ts"
+import { newOrders, products, recordsOf, reserve } from "./records.ts"
 
 const batches = [1, 10, 50, 200]
 /** About a second of work at each size; /proc tells CPU in hundredths. */
 const messagesAt: Readonly<Record<number, number>> = { 1: 1_500, 10: 8_000, 50: 15_000, 200: 20_000 }
 const byHandBatch = 50
+const nameOf = (batch: number): string => `hop of ${batch}`
+
+export const hopNames: ReadonlyArray<string> = batches.map(nameOf)
 
 /** The benches, with a Postgres that lives as long as the scope. */
 export const hopsIn = Effect.fnUntraced(function* (
@@ -35,7 +39,9 @@ export const hopsIn = Effect.fnUntraced(function* (
     (open) => Effect.promise(() => open.end({ timeout: 1 }))
   )
   yield* Effect.promise(async () => {
-    await sql`insert into products ${sql(products.map((row) => ({ ...row })))} on conflict do nothing`
+    // what earlier runs wrote would only grow
+    await sql`truncate inbox, outbox, reservations, products`
+    await sql`insert into products ${sql(products.map((row) => ({ ...row })))}`
     await byHandTables(sql)
   })
   const store = yield* Effect.provide(Store, layerPostgres(owner, "bench"))
@@ -71,7 +77,7 @@ export const hopsIn = Effect.fnUntraced(function* (
     })
     return { units, seconds }
   }
-  return batches.map((batch) => ({ name: `hop of ${batch}`, unit: "message", work: work(batch), reference: byHand }))
+  return batches.map((batch) => ({ name: nameOf(batch), unit: "message", work: work(batch), reference: byHand }))
 })
 
 const byHandTables = async (sql: Sql): Promise<void> => {

@@ -4,13 +4,14 @@ import type { Participant, Tables } from "oncebox"
 import { simulate } from "oncebox/testing"
 import type { BrokerRecord } from "../../outbox/broker/broker.ts"
 import { readRecord } from "../../outbox/lanes/decode.ts"
+import { contextOf } from "../../outbox/lanes/lane.ts"
 import { decide, readerOf } from "../../outbox/lanes/topics.ts"
 import { emptyDatabase, memoryLane } from "../../outbox/store/memory.ts"
 import { orchestrator } from "../../services/orchestrator/orchestrator.ts"
 import { product } from "../../services/product/product.ts"
 import { shop } from "../../services/test/simulation/shop.ts"
 import { ownCpu, type Bench, type Cost } from "./measure.ts"
-import { contextOf, created, newOrders, products, recordsOf, reserve, reserved } from "./records.ts"
+import { created, newOrders, products, recordsOf, reserve, reserved } from "./records.ts"
 
 const messages = 5_000
 const window = { slotMs: 86_400_000, slots: 8 }

@@ -4,32 +4,44 @@ import { parseArgs } from "node:util"
 import { Effect } from "effect"
 import { argumentsOf } from "../arguments.ts"
 import { runTool } from "../tool.ts"
-import { hopsIn } from "./hop.ts"
+import { hopNames, hopsIn } from "./hop.ts"
 import { inMemory } from "./in-memory.ts"
 import { compare, measure, type Result } from "./measure.ts"
+
+const allNames = [...inMemory.map(({ name }) => name), ...hopNames]
 
 const usage = `bun run bench [options] [NAME ...]
 
   --save       write the baseline anew
-  --margin M   ends with 1 when something costs more than the baseline says by more than this (0.25, a quarter)`
+  --margin M   ends with 1 when something costs more than the baseline says by more than this (0.25, a quarter)
+
+Names: ${allNames.join(", ")}`
 
 const baselineFile = join(import.meta.dirname, "baseline.json")
 const dir = join(import.meta.dirname, "..", "..", ".stack", "bench")
 
+const readArguments = () => {
+  const { values, positionals } = parseArgs({
+    args: Bun.argv.slice(2),
+    allowPositionals: true,
+    options: {
+      save: { type: "boolean", default: false },
+      margin: { type: "string", default: "0.25" },
+      help: { type: "boolean", short: "h" }
+    }
+  })
+  const stranger = positionals.find((name) => !allNames.includes(name))
+  if (stranger !== undefined) throw new Error(`there is no bench ${stranger}`)
+  const margin = Number(values.margin)
+  if (!(margin >= 0) || values.margin.trim() === "")
+    throw new Error(`--margin must be a number from 0, such as 0.25, not ${values.margin}`)
+  return { values, names: positionals.length === 0 ? allNames : positionals, margin }
+}
+
 const main = Effect.gen(function* () {
-  const { values, positionals: names } = argumentsOf(usage, () =>
-    parseArgs({
-      args: Bun.argv.slice(2),
-      allowPositionals: true,
-      options: {
-        save: { type: "boolean", default: false },
-        margin: { type: "string", default: "0.25" },
-        help: { type: "boolean", short: "h" }
-      }
-    })
-  )
-  const wanted = (name: string) => names.length === 0 || names.includes(name)
-  const benches = [...inMemory, ...(yield* hopsIn(dir))].filter(({ name }) => wanted(name))
+  const { values, names, margin } = argumentsOf(usage, readArguments)
+  const hops = hopNames.some((name) => names.includes(name)) ? yield* hopsIn(dir) : []
+  const benches = [...inMemory, ...hops].filter(({ name }) => names.includes(name))
   const baseline = (yield* Effect.promise(() => Bun.file(baselineFile).json())) as Readonly<Record<string, number>>
   const results: Array<Result> = []
   for (const bench of benches) {
@@ -46,7 +58,7 @@ const main = Effect.gen(function* () {
     yield* Effect.promise(() => Bun.write(baselineFile, `${JSON.stringify(saved, null, 2)}\n`))
     return 0
   }
-  const worse = compare(results, baseline, Number(values.margin)).filter((verdict) => verdict.worse)
+  const worse = compare(results, baseline, margin).filter((verdict) => verdict.worse)
   for (const { name, baseline: known, ratio } of worse)
     console.log(`${name} costs ${ratio.toFixed(2)} of its reference, the baseline says ${known.toFixed(2)}`)
   return worse.length > 0 ? 1 : 0

@@ -1,11 +1,8 @@
 /** Messages of the shop as records, as many as are wanted, each about an order of its own. */
-import { type Outgoing, type Participant, type Tables } from "oncebox"
+import type { Outgoing } from "oncebox"
 import type { BrokerRecord } from "../../outbox/broker/broker.ts"
 import { recordOf } from "../../outbox/delivery/relay.ts"
-import type { LaneContext } from "../../outbox/lanes/lane.ts"
 import { seal } from "../../outbox/message.ts"
-import type { InboxWindow } from "../../outbox/store/inbox.ts"
-import { noCounts } from "../../outbox/telemetry.ts"
 import { OrderCreatedEvent } from "../../services/order/contract.ts"
 import { ProductReservedEvent, ReserveProductCommand } from "../../services/product/contract.ts"
 import type { Product } from "../../services/product/product.ts"
@@ -69,19 +66,3 @@ export const recordsOf = (
 /** So many ids of orders that nobody has heard of. */
 export const newOrders = (count: number): ReadonlyArray<string> =>
   Array.from({ length: count }, () => Bun.randomUUIDv7())
-
-export const contextOf = <T extends Tables>(by: Participant<T>, window: InboxWindow): LaneContext => {
-  const participant = by as unknown as Participant<Tables>
-  return {
-    participant,
-    counters: noCounts(),
-    environment: {
-      consumer: participant.name,
-      tables: participant.tables,
-      window,
-      newId: () => Bun.randomUUIDv7(),
-      calls: participant.calls,
-      committed: () => {}
-    }
-  }
-}

@@ -4,6 +4,8 @@ import type { Load, Tally } from "./loops.ts"
 import type { Usage, Work } from "./usage.ts"
 
 export interface Measured {
+  /** From the start of the system to its first order's end, in ms; null of one that ran already. */
+  readonly firstOrderMs: number | null
   readonly load: Load
   readonly seconds: number
   readonly tally: Tally
@@ -18,6 +20,7 @@ export interface Measured {
 }
 
 export interface Report {
+  readonly firstOrderMs: number | null
   readonly load: Load
   readonly seconds: number
   readonly sagas: number
@@ -63,13 +66,14 @@ export const percentilesOf = (values: ReadonlyArray<number>): Percentiles => {
 const round = (value: number, digits: number): number => Number(value.toFixed(digits))
 
 export const reportOf = (measured: Measured): Report => {
-  const { load, seconds, tally, before, after, ownCpu, resident, hops, errors } = measured
+  const { firstOrderMs, load, seconds, tally, before, after, ownCpu, resident, hops, errors } = measured
   const sagas = tally.latencies.length
   const per1000 = (value: number) => round((value / sagas) * 1_000, 3)
   const cpu = [...after.cpu].map(([name, used]) => [name, used - (before.cpu.get(name) ?? 0)] as const)
   const mebibytes = (bytes: number) => Math.round(bytes / 2 ** 20)
   const { approved, rejected, wrong, failed } = tally
   return {
+    firstOrderMs,
     load,
     seconds: round(seconds, 2),
     sagas,
@@ -111,6 +115,9 @@ export const linesOf = (report: Report): ReadonlyArray<string> => {
   const told = (one: Percentiles) => (Number.isNaN(one.p50) ? "–" : `${one.p50} / ${one.p95} / ${one.p99} / ${one.max}`)
   const cpu = Object.entries(report.cpuSecondsPer1000)
   return [
+    ...(report.firstOrderMs === null
+      ? []
+      : [`the first order was approved ${report.firstOrderMs} ms after the start of the system`]),
     `${what}: ${report.sagasPerSecond} sagas/s over ${report.seconds} s (${Object.entries(outcomes)
       .map(([name, count]) => `${count} ${name}`)
       .join(", ")})`,

@@ -36,6 +36,9 @@ export interface Planned {
 }
 
 export interface Shop {
+  /** Makes a product and a user, and answers when the first order of the one by the other is approved. */
+  readonly first: () => Promise<void>
+  /** Makes the rest. */
   readonly prepare: () => Promise<void>
   readonly plan: () => Planned
   /** Places it and answers its id. */
@@ -50,6 +53,8 @@ export interface Shop {
 const answersWithinMs = 60_000
 const createsWithinMs = 120_000
 const balancesWithinMs = 15_000
+/** Of the first order: the services may be joining their groups. */
+const endsWithinSeconds = 30
 
 const post = (url: string, body: object, headers: Readonly<Record<string, string>> = {}): Promise<Response> =>
   fetch(url, {
@@ -92,34 +97,50 @@ export const makeShop = ({ at, seed, coordination, definition }: ShopOptions): S
   const paid = new Map<string, number>()
   const add = (to: Map<string, number>, id: string, amount: number) => to.set(id, (to.get(id) ?? 0) + amount)
   const pick = <A>(list: ReadonlyArray<A>): A => list[Math.floor(random() * list.length)] as A
+  const approved: Shop["approved"] = ({ product, user }) => {
+    add(sold, product.id, 1)
+    add(paid, user.id, product.price)
+  }
+  const make = (someProducts: ReadonlyArray<Product>, someUsers: ReadonlyArray<User>) =>
+    Promise.all([
+      ...someProducts.map((one) => created(`${at.product}/products`, one)),
+      ...someUsers.map((one) => created(`${at.user}/users`, one, { email: `${one.id}@example.org` }))
+    ])
+  const bodyOf = (user: User, product: Product): object => ({
+    userId: user.id,
+    items: [{ productId: product.id, quantity: 1 }],
+    coordination,
+    definition
+  })
   let placed = 0
 
   return {
     random,
+    first: async () => {
+      const [[product], [user]] = [products, users]
+      if (product === undefined || user === undefined) return
+      await make([product], [user])
+      const body = bodyOf(user, product)
+      const response = await post(`${at.orders[0]}/orders`, body, { prefer: `wait=${endsWithinSeconds}` })
+      const said = await response.text()
+      if (!said.includes('"APPROVED"')) throw new Error(`the first order was not approved: ${response.status} ${said}`)
+      approved({ body, approved: true, product, user })
+    },
     prepare: async () => {
-      const { product, user } = at
-      await Promise.all([
-        ...[...products, soldOut].map((one) => created(`${product}/products`, one)),
-        ...[...users, poor].map((one) => created(`${user}/users`, one, { email: `${one.id}@example.org` }))
-      ])
+      await make([...products.slice(1), soldOut], [...users.slice(1), poor])
     },
     plan: () => {
       const dice = random()
       const user = dice < 0.1 ? poor : pick(users)
       const product = dice >= 0.1 && dice < 0.15 ? soldOut : pick(products)
-      const items = [{ productId: product.id, quantity: 1 }]
-      const body = { userId: user.id, items, coordination, definition }
-      return { body, approved: user !== poor && product !== soldOut, product, user }
+      return { body: bodyOf(user, product), approved: user !== poor && product !== soldOut, product, user }
     },
     place: async ({ body }) => {
       const response = await post(`${at.orders[placed++ % at.orders.length]}/orders`, body)
       if (response.status !== 202) throw new Error(`${response.status} ${await response.text()}`)
       return ((await response.json()) as { readonly id: string }).id
     },
-    approved: ({ product, user }) => {
-      add(sold, product.id, 1)
-      add(paid, user.id, product.price)
-    },
+    approved,
     errors: async () => {
       const errors: Array<string> = []
       const check = (what: string, url: string, of: "quantity" | "balance", expected: number) => {

@@ -5,7 +5,7 @@ import { Readable } from "node:stream"
 import { Redacted } from "effect"
 import { connect, type Sql } from "oncebox"
 import { readPorts, readSecret } from "../engines.ts"
-import { lives, readLedger, startOf, type Entry } from "../ledger.ts"
+import { killAll, killLeftovers, lives, openLedger, readLedger, startOf, type Entry, type Ledger } from "../ledger.ts"
 import { freePorts } from "../ports.ts"
 import { SERVICE_NAMES, SERVICES, serviceEnv, startService, type Service } from "../supervise.ts"
 import { within } from "../wait.ts"
@@ -14,6 +14,8 @@ import type { Addresses } from "./shop.ts"
 import type { Sources } from "./usage.ts"
 
 export interface System extends Sources {
+  /** False of a stack that ran already. */
+  readonly startedHere: boolean
   readonly at: Addresses
   /** Absent when the broker is in the process. */
   readonly broker: string | undefined
@@ -34,10 +36,15 @@ const ownersSql = (port: number, secretsDir: string, ends: Ends): Sql => {
 
 /** The stack in `dir`, started when it is down, with `replicas` of each service. What is started here is told to `ends`. */
 export const stackIn = async (dir: string, replicas: number, ends: Ends): Promise<System> => {
-  if (!isUp(dir)) {
+  const startedHere = !isUp(dir)
+  if (startedHere) {
     console.error(`no stack runs in ${dir}: starting one, and stopping it at the end`)
-    await stack("up", "--detach", "--dir", dir)
-    ends.push(() => stack("down", "--dir", dir))
+    const starting = stack("up", "--detach", "--dir", dir)
+    ends.push(async () => {
+      await starting.stop()
+      await stack("down", "--dir", dir).done
+    })
+    await starting.done
   }
   const [postgresPort, kafkaPort] = readPorts(join(dir, "ports.json"))
   if (postgresPort === undefined || kafkaPort === undefined) throw new Error(`${dir} says nothing of its ports`)
@@ -47,11 +54,18 @@ export const stackIn = async (dir: string, replicas: number, ends: Ends): Promis
   const sql = ownersSql(postgresPort, secretsDir, ends)
 
   const more: Array<{ service: Service; adminUrl: string }> = []
-  ends.push(() => Promise.allSettled(more.map(({ service }) => service.stop())))
+  const ledger = await replicasLedger(join(dir, "replicas"), replicas)
+  ends.push(async () => {
+    await Promise.allSettled(more.map(({ service }) => service.stop()))
+    if (ledger === undefined) return
+    // those that were still starting
+    await killAll(readLedger(join(dir, "replicas")).processes)
+    ledger.close()
+  })
   const start = async (name: (typeof SERVICE_NAMES)[number], number: number): Promise<void> => {
     const [port, adminPort] = await freePorts([[], []])
     const env = { ...serviceEnv(engines, name), PORT: String(port), ADMIN_PORT: String(adminPort) }
-    const service = await startService(name, env, join(dir, "log", `${name}-${number}.log`))
+    const service = await startService(name, env, join(dir, "log", `${name}-${number}.log`), { ledger })
     more.push({ service, adminUrl: `http://${host}:${adminPort}` })
   }
   for (let number = 2; number <= replicas; number++) await Promise.all(SERVICE_NAMES.map((name) => start(name, number)))
@@ -59,6 +73,7 @@ export const stackIn = async (dir: string, replicas: number, ends: Ends): Promis
   const url = (name: (typeof SERVICE_NAMES)[number]) => `http://${host}:${SERVICES[name].port}`
   const ofOrder = more.filter(({ service }) => service.name === "order").map(({ service }) => service.url)
   return {
+    startedHere,
     at: { orders: [url("order"), ...ofOrder], product: url("product"), user: url("user") },
     broker,
     sql,
@@ -79,13 +94,27 @@ const isUp = (dir: string): boolean => {
   return owner !== undefined && lives(owner)
 }
 
-const stack = async (...args: ReadonlyArray<string>): Promise<void> => {
+/** Replicas that a killed run has left behind are ended first. One run at a time may have replicas of its own. */
+const replicasLedger = async (dir: string, replicas: number): Promise<Ledger | undefined> => {
+  if (replicas > 1) return openLedger(dir)
+  await killLeftovers(dir)
+  return undefined
+}
+
+const stack = (...args: ReadonlyArray<string>) => {
   const child = Bun.spawn([process.execPath, resolve(import.meta.dir, "..", "main.ts"), ...args], {
     stdout: "ignore",
     stderr: "inherit"
   })
-  const code = await within(`stack ${args[0]}`, startsWithinMs, child.exited)
-  if (code !== 0) throw new Error(`stack ${args[0]} ended with ${code}`)
+  return {
+    done: within(`stack ${args[0]}`, startsWithinMs, child.exited).then((code) => {
+      if (code !== 0) throw new Error(`stack ${args[0]} ended with ${code}`)
+    }),
+    stop: () => {
+      child.kill()
+      return child.exited
+    }
+  }
 }
 
 const entryOf = (name: string, pid: number): Entry => ({ name, pid, started: startOf(pid) ?? "" })
@@ -120,6 +149,7 @@ export const embeddedIn = async (dir: string, ends: Ends): Promise<System> => {
   const { urls, adminUrls, postgresPort } = await within("the embedded system", startsWithinMs, started.promise)
   const url = (name: string) => urls[name] ?? ""
   return {
+    startedHere: true,
     at: { orders: [url("order")], product: url("product"), user: url("user") },
     broker: undefined,
     sql: ownersSql(postgresPort, join(dir, "secrets"), ends),

@@ -1,9 +1,6 @@
 /** Every command with options tells how it is used: when it is asked, and when it is told what it does not know. */
 import { expect, test } from "bun:test"
-import { join } from "node:path"
-
-const root = join(import.meta.dir, "..", "..")
-const withinMs = 60_000
+import { outputOf, withinMs } from "./command.ts"
 
 const commands = [
   ["stack/main.ts", "bun run stack"],
@@ -16,23 +13,11 @@ const commands = [
   ["connectors/apply.ts", "bun connectors/apply.ts"]
 ] as const
 
-const told = async (script: string, option: string) => {
-  const child = Bun.spawn([process.execPath, script, option], {
-    cwd: root,
-    stdout: "pipe",
-    stderr: "pipe",
-    timeout: withinMs,
-    killSignal: "SIGKILL"
-  })
-  const [out, err] = await Promise.all([child.stdout.text(), child.stderr.text()])
-  return { out, err, code: await child.exited }
-}
-
 for (const [script, called] of commands) {
   test(
     `${called} --help prints the usage`,
     async () => {
-      const { out, err, code } = await told(script, "--help")
+      const { out, err, code } = await outputOf(script, "--help")
 
       expect(out).toStartWith(called)
       expect([err, code]).toEqual(["", 0])
@@ -43,7 +28,7 @@ for (const [script, called] of commands) {
   test(
     `${called} refuses an option that there is not, and prints the usage`,
     async () => {
-      const { out, err, code } = await told(script, "--nonsense")
+      const { out, err, code } = await outputOf(script, "--nonsense")
 
       expect(err).toStartWith("Unknown option '--nonsense'")
       expect(err).toContain(`\n\n${called}`)
@@ -52,3 +37,28 @@ for (const [script, called] of commands) {
     withinMs
   )
 }
+
+// each line: what is typed, and what is said of it
+test.each([
+  ["sagas", "", "say what to do"],
+  ["sagas", "prove", "there is no prove"],
+  ["sagas", "check pay-last", "there is no saga pay-last"],
+  ["bench", "hops", "there is no bench hops"],
+  ["bench", "--margin much", "--margin must be a number from 0, such as 0.25, not much"],
+  ["bench", "--margin=-1", "--margin must be a number from 0, such as 0.25, not -1"],
+  ["load", "--rate 0", "--rate must be a number above 0, not 0"],
+  ["load", "--replicas few", "--replicas must be a number from 1, not few"],
+  ["load", "--definition pay-last", "--definition must be one of place-order, pay-first, not pay-last"]
+])(
+  "%s %s",
+  async (name, typed, said) => {
+    const called = `bun run ${name}`
+    const script = commands.find((command) => command[1] === called)?.[0] ?? ""
+
+    const { out, err, code } = await outputOf(script, ...typed.split(" ").filter((word) => word !== ""))
+
+    expect(err).toStartWith(`${said}\n\n${called}`)
+    expect([out, code]).toEqual(["", 2])
+  },
+  withinMs
+)

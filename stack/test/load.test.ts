@@ -1,10 +1,14 @@
 /** The load tool's own arithmetic: what it counts, from when, and what it makes of it. */
 import { expect, test } from "bun:test"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { hopsOf } from "../load/hops.ts"
 import { Loops } from "../load/loops.ts"
 import { drawPicture } from "../load/picture.ts"
-import { linesOf, percentilesOf, reportOf, type Measured } from "../load/report.ts"
+import { linesOf, percentilesOf, reportOf, type Measured, type Report } from "../load/report.ts"
 import type { Planned, Shop } from "../load/shop.ts"
+import { outputOf } from "./command.ts"
 
 const order: Planned = {
   body: {},
@@ -19,6 +23,7 @@ const shopOf = (aheadMs: number) => {
   let open = 0
   const seen = { most: 0, approved: 0 }
   const shop: Shop = {
+    first: async () => {},
     prepare: async () => {},
     plan: () => order,
     place: async () => {
@@ -113,6 +118,7 @@ test("a report tells what was used between the two looks, by saga", () => {
     work: new Map([["order", { passes, decided, skipped: decided }]])
   })
   const measured: Measured = {
+    firstOrderMs: 1_234,
     load: { inFlight: 8 },
     seconds: 2,
     tally: { latencies: [10, 20, 30, 40], approved: 3, rejected: 1, wrong: 0, failed: 0, late: 0 },
@@ -125,6 +131,7 @@ test("a report tells what was used between the two looks, by saga", () => {
   }
   const report = reportOf(measured)
   expect(report).toMatchObject({
+    firstOrderMs: 1_234,
     sagas: 4,
     sagasPerSecond: 2,
     cpuSecondsPer1000: { order: 125, postgres: 250 },
@@ -136,7 +143,9 @@ test("a report tells what was used between the two looks, by saga", () => {
     allResidentMiB: 3
   })
   const lines = linesOf(report)
-  expect(lines[0]).toBe("8 in flight: 2 sagas/s over 2 s (3 approved, 1 rejected, 0 wrong, 0 failed)")
+  expect(lines[0]).toBe("the first order was approved 1234 ms after the start of the system")
+  expect(linesOf(reportOf({ ...measured, firstOrderMs: null }))).toEqual(lines.slice(1))
+  expect(lines[1]).toBe("8 in flight: 2 sagas/s over 2 s (3 approved, 1 rejected, 0 wrong, 0 failed)")
   expect(lines).toContain("Asked        1     5 / 5 / 5 / 5       7 / 7 / 7 / 7")
   expect(lines.at(-1)).toBe("stock and money add up")
   expect(linesOf({ ...report, errors: ["stock of p is 1, expected 2 (late)"] }).at(-2)).toBe("STOCK OR MONEY IS WRONG:")
@@ -168,3 +177,32 @@ test("a picture has a point for each load, of several runs the median, and says 
   // the axes go from one power of two to another: 64 to 1024 in flight from edge to edge, 512 to 1024 sagas/s from bottom to top
   expect(svg).toContain('<polyline points="64,228 444,36"')
 })
+
+test("orders at the embedded system end as they should, and the report tells what they cost", async () => {
+  const dir = mkdtempSync(join(tmpdir(), "oncebox-load-"))
+  try {
+    const load = ["--in-flight", "16", "--seconds", "2", "--warm-up", "0"]
+    const { out, err, code } = await outputOf("stack/load/main.ts", "--embedded", "--json", "--dir", dir, ...load)
+    expect([err, code]).toEqual(["", 0])
+
+    const report = JSON.parse(out) as Report
+    const { sagas, outcomes, latencyMs, work } = report
+    expect(report).toMatchObject({ load: { inFlight: 16 }, errors: [], outcomes: { wrong: 0, failed: 0 } })
+    expect(sagas).toBeGreaterThan(100)
+    expect(outcomes.approved + outcomes.rejected).toBe(sagas)
+    // one in ten has no money, one in twenty asks for what is sold out
+    expect(outcomes.rejected / sagas).toBeGreaterThan(0.02)
+    expect(outcomes.rejected / sagas).toBeLessThan(0.4)
+    expect(report.firstOrderMs).toBeGreaterThan(0)
+    expect(latencyMs.p50).toBeGreaterThan(0)
+    expect(latencyMs.max).toBeGreaterThanOrEqual(latencyMs.p50)
+    expect(report.walBytesPerSaga).toBeGreaterThan(1_000)
+    expect(report.commitsPerSaga).toBeGreaterThan(0)
+    expect(Object.keys(work).sort()).toEqual(["orchestrator", "order", "payment", "product", "shipment", "user"])
+    // an order is placed and approved or rejected, and its saga has more than one answer to decide
+    expect(work["order"]?.decided).toBeGreaterThanOrEqual(2 * sagas)
+    expect(work["orchestrator"]?.decided).toBeGreaterThanOrEqual(3 * sagas)
+  } finally {
+    rmSync(dir, { recursive: true, force: true })
+  }
+}, 120_000)

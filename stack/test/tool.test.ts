@@ -1,4 +1,4 @@
-/** A tool that is told to stop releases what it holds, and ends well. */
+/** A process that is told to stop releases what it holds, and ends well; one that fails says why in one line. */
 import { expect, test } from "bun:test"
 import { join } from "node:path"
 import { until, within } from "../wait.ts"
@@ -34,4 +34,43 @@ test.each(["SIGINT", "SIGTERM", "SIGHUP"] as const)("%s", async (signal) => {
   } finally {
     child.kill("SIGKILL")
   }
+})
+
+const ended = async (tool: string) => {
+  const imports = `
+    import { Effect } from "effect"
+    import { runProcess } from ${JSON.stringify(join(import.meta.dir, "..", "..", "services", "shell", "process.ts"))}\n`
+  const child = Bun.spawn([process.execPath, "-e", imports + tool], {
+    cwd: import.meta.dir,
+    stdout: "inherit",
+    stderr: "pipe",
+    timeout: endsWithinMs,
+    killSignal: "SIGKILL"
+  })
+  return { said: await child.stderr.text(), code: await child.exited }
+}
+
+test("a program that fails says why, in one line with its name", async () => {
+  const { said, code } = await ended(`runProcess(Effect.fail({ message: "the stock is lost" }), { name: "shop" })`)
+
+  expect([said, code]).toEqual(["shop: the stock is lost\n", 1])
+})
+
+test("a bug is told with where it is", async () => {
+  const { said, code } = await ended(`runProcess(Effect.die(new Error("a bug")), { name: "shop" })`)
+
+  expect(said).toMatch(/^shop: Error: a bug\n    at /)
+  expect(code).toBe(1)
+})
+
+test.each([
+  ["has failed", `Effect.fail({ message: "the stock is lost" })`],
+  ["has ended", "Effect.succeed(0)"],
+  ["is told to stop", `Effect.sync(() => process.kill(process.pid, "SIGTERM")).pipe(Effect.andThen(Effect.never))`]
+])("one that %s and can't release what it holds ends all the same, with 1", async (_how, body) => {
+  const stuck = `Effect.addFinalizer(() => Effect.never).pipe(Effect.andThen(Effect.yieldNow), Effect.andThen(${body}))`
+
+  const { code } = await ended(`setInterval(() => {}, 1_000); runProcess(${stuck}, { stopsWithinMs: 50 })`)
+
+  expect(code).toBe(1)
 })

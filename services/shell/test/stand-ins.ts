@@ -1,6 +1,6 @@
 /** A service's edge without a database or a participant: what is submitted is answered by the test. */
 import { afterAll, beforeAll, spyOn } from "bun:test"
-import { Effect, Exit, Latch, Scope } from "effect"
+import { Effect, Exit, Latch, Scope, Semaphore } from "effect"
 import type { Hono } from "hono"
 import { StoreUnavailable, type RequestError, type Running, type Sql, type SubmitOptions } from "oncebox"
 import type { Edge } from "../edge.ts"
@@ -41,7 +41,8 @@ export const standIn = (
   const use: Edge["reads"]["use"] = (run) =>
     Effect.tryPromise({ try: async () => run(sql), catch: (cause) => new StoreUnavailable({ message: String(cause) }) })
   const orders: Edge["orders"] = { choreography: true, coordination: "orchestration", definition: "place-order" }
-  return { edge: { reads: { sql, use }, running, orders, closing: Latch.makeUnsafe(false) }, submitted }
+  const readers = Semaphore.makeUnsafe(10)
+  return { edge: { reads: { sql, use }, readers, running, orders, closing: Latch.makeUnsafe(false) }, submitted }
 }
 
 const unasked = () => Effect.die("nobody looks at dead letters here")

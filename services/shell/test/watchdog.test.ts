@@ -23,7 +23,7 @@ test("a group that was set back has moved", () => {
   expect(looks([10, 5n, 3n], [20, 2n, 6n])?.movedAt).toBe(20)
 })
 
-/** A group's only partitions have ten records each. */
+/** A group's only partitions end at 10; nobody watched reads the other topic, but there is one who would. */
 const watching = (
   at: { readonly committed: (group: string) => ReadonlyArray<bigint>; readonly members: () => number },
   groups: ReadonlyArray<string>,
@@ -37,17 +37,20 @@ const watching = (
     extents: () =>
       Effect.succeed(
         new Map([
-          ["t/0", { first: 0n, end: 10n }],
-          ["t/1", { first: 0n, end: 10n }]
+          ["t/0", { first: 2n, end: 10n }],
+          ["t/1", { first: 0n, end: 10n }],
+          ["other/0", { first: 0n, end: 99n }]
         ])
       ),
     committed: (group) =>
-      Effect.try({
-        try: () => new Map(at.committed(group).map((offset, partition) => [`t/${partition}`, offset])),
-        catch: () => new BrokerError({ message: "away" })
-      })
+      group === "x"
+        ? Effect.succeed(new Map([["other/0", 99n]]))
+        : Effect.try({
+            try: () => new Map(at.committed(group).map((offset, partition) => [`t/${partition}`, offset])),
+            catch: () => new BrokerError({ message: "away" })
+          })
   })
-  const consumers = groups.map((group): Consumer => ({ group, topics: ["t"] }))
+  const consumers = [...groups.map((group): Consumer => ({ group, topics: ["t"] })), { group: "x", topics: ["other"] }]
   return Effect.runPromise(
     Effect.gen(function* () {
       const scope = Scope.makeUnsafe()
@@ -103,6 +106,17 @@ test("a partition that stands is told of though the others move, and a group wit
       expect(watchdog.warnings()).toEqual([
         "half has 16 records to read and has not moved for 65 s, for nobody is in its group"
       ])
+    })
+  )
+})
+
+test("a group that never committed has all to read that is still there, and one that is ahead has nothing", () => {
+  const committed = (group: string) => (group === "new" ? [] : [10n, 12n])
+  return watching({ committed, members: () => 1 }, ["new", "ahead"], (watchdog) =>
+    Effect.gen(function* () {
+      yield* TestClock.adjust("65 seconds")
+      expect(watchdog.groups().get("new")).toEqual({ lag: 18, standing: 65, members: 1 })
+      expect(watchdog.groups().get("ahead")).toEqual({ lag: 0, standing: 0, members: 1 })
     })
   )
 })

@@ -5,14 +5,13 @@ import { Clock, Effect, Exit, Cause, Semaphore } from "effect"
 import type { Participant } from "oncebox"
 import type { BrokerRecord } from "../../../outbox/broker/broker.ts"
 import { readRecord, type Reader } from "../../../outbox/lanes/decode.ts"
-import type { LaneContext } from "../../../outbox/lanes/lane.ts"
+import { contextOf, type LaneContext } from "../../../outbox/lanes/lane.ts"
 import { decide, readerOf } from "../../../outbox/lanes/topics.ts"
 import { maxPayloadLength, type AnyContract } from "../../../outbox/message.ts"
 import type { Outcome } from "../../../outbox/pass/inputs.ts"
 import { emptyDatabase, memoryLane, type MemoryDatabase } from "../../../outbox/store/memory.ts"
 import type { StoreLane } from "../../../outbox/store/store.ts"
 import type { Tables } from "../../../outbox/table.ts"
-import { noCounts } from "../../../outbox/telemetry.ts"
 import { seeded, type Choices } from "../../../outbox/testing/simulation/choices.ts"
 import { participants } from "../participants.ts"
 import { contracts, recordsOf, type Fuzzed, type Source } from "./records.ts"
@@ -40,18 +39,11 @@ interface Node {
 const nodeOf = (participant: Participant<Tables>): Node => {
   const database = emptyDatabase()
   let made = 0
-  const context: LaneContext = {
+  const context = contextOf(
     participant,
-    counters: noCounts(),
-    environment: {
-      consumer: participant.name,
-      tables: participant.tables,
-      window: { slotMs: 86_400_000, slots: 30 },
-      calls: participant.calls,
-      newId: () => `eeeeeeee-eeee-4eee-8eee-${String(made++).padStart(12, "0")}`,
-      committed: () => {}
-    }
-  }
+    { slotMs: 86_400_000, slots: 30 },
+    { newId: () => `eeeeeeee-eeee-4eee-8eee-${String(made++).padStart(12, "0")}` }
+  )
   const lane = memoryLane(database, Semaphore.makeUnsafe(1))
   return { name: participant.name, reader: readerOf(context), context, database, lane }
 }

@@ -1,6 +1,6 @@
 /** The shop as the simulator plays it: all six participants in both styles, clients that order and cancel, a card processor. */
 import { Effect } from "effect"
-import { Choreography, type Caller, type RowOf, type Saga, type SagaDefinition, type SagaRow } from "oncebox"
+import type { Caller, RowOf, Saga, SagaDefinition, SagaRow } from "oncebox"
 import {
   pickBy,
   pickOne,
@@ -11,30 +11,21 @@ import {
   type Scenario
 } from "oncebox/testing"
 import type { ProcessorEntry } from "../../../stack/processor.ts"
-import { ArchiveOrder, CancelOrder, order, PlaceOrder, type Order, type ordersHistory } from "../../order/order.ts"
+import { ArchiveOrder, CancelOrder, PlaceOrder, type Order, type ordersHistory } from "../../order/order.ts"
 import { definitions } from "../../orchestrator/definitions.ts"
 import { orchestrator, orchestratorOf, StartOrder } from "../../orchestrator/orchestrator.ts"
 import { Charge, Refund } from "../../payment/card.ts"
 import type { Payment } from "../../payment/outcome.ts"
-import { payment, type Account, type LedgerEntry } from "../../payment/payment.ts"
-import { product, type Product, type Reservation } from "../../product/product.ts"
-import { choreography } from "../../shell/choreography.ts"
+import type { Account, LedgerEntry } from "../../payment/payment.ts"
+import type { Product, Reservation } from "../../product/product.ts"
 import type { OrderData } from "../../shell/order-context.ts"
-import { shipment, type Shipment } from "../../shipment/shipment.ts"
-import { user, type User } from "../../user/user.ts"
+import type { Shipment } from "../../shipment/shipment.ts"
+import type { User } from "../../user/user.ts"
 import { allDefinitions, nextDefinitions } from "../builds/definitions.ts"
 import { checks } from "../checks.ts"
 import type { World } from "../checks/check.ts"
 import type { Planned } from "../orders.ts"
-
-const participants = [
-  user,
-  Choreography.join(product, choreography),
-  Choreography.join(order, choreography),
-  orchestrator,
-  Choreography.join(payment, choreography),
-  Choreography.join(shipment, choreography)
-] as const
+import { participants } from "../participants.ts"
 
 const opened = new Date("2025-12-31T00:00:00.000Z")
 

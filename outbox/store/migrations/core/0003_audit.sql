@@ -26,6 +26,12 @@ create table audit_exceptions (
 
 create index audit_exceptions_due on audit_exceptions (due_at);
 
+-- Claims of ids without a time are looked for by their age.
+create index inbox_0_by_age on inbox_0 using brin (claimed_at);
+
+-- Dropping a partition takes the lock of the whole table, and whoever writes queues behind a drop that waits for it. So a
+-- drop waits for a tenth of a second at most, is tried again at the next look, and is all that its transaction does.
+
 -- Drops the outbox's partition of a slot, and answers why not when something speaks against it: null when it is gone.
 -- Its rows are counted: one that was committed below the watermark against all odds keeps the partition.
 create function oncebox_drop_outbox_slot(dropped bigint, keep_ms bigint) returns text
@@ -41,49 +47,67 @@ begin
   slot_end := to_timestamp((dropped + 1) * settings.slot_ms / 1000.0);
   if to_regclass(partition_name) is null then return null; end if;
   if slot_end > clock_timestamp() - keep_ms * interval '1 millisecond' then return 'it is not old enough'; end if;
-  -- whoever writes waits for the drop, so it waits for nobody for long
+  -- nobody but a transaction as old as the slot waits for this lock or is kept out by it
   set local lock_timeout = '1s';
-  -- first nobody but a transaction as old as the slot is kept out
   execute format('lock table %I in share mode', partition_name);
   select * into mark from audit_marks where slot = dropped;
   if mark.slot is null or mark.watermark < slot_end then return 'it was not audited to its end'; end if;
   if exists (select from audit_exceptions where created_at < slot_end) then return 'not all of it was seen'; end if;
   execute format('select count(*) from %I', partition_name) into held;
   if held <> mark.audited then return format('it holds %s rows, and %s were audited', held, mark.audited); end if;
+  -- everybody waits for this one
+  set local lock_timeout = '100ms';
   execute format('drop table %I', partition_name);
   return null;
 end $$;
 
--- What has served its time, beside the outbox's partitions: the inbox's partitions outside the window in which its claims
--- are kept, claims of ids without a time that are older than the window, and idempotency keys after two days.
--- Answers how many partitions it dropped.
+-- What has served its time, beside the outbox's partitions, a part at each call: the oldest of the inbox's partitions
+-- outside the window, and when there is none, claims of ids without a time that are older than the window,
+-- idempotency keys after two days, and what an orchestrator has put aside and done with, when the inbox does not know the
+-- message any more: no redelivery can want the row. Answers how many partitions it dropped: when it is none, the rest was done.
 create function oncebox_drop_old() returns int
 language plpgsql security definer set search_path = public, pg_temp as $$
 declare
   settings oncebox_settings;
   oldest bigint;
+  forgotten timestamptz;
   partition_name text;
-  dropped int := 0;
+  aside text;
+  rows_at_once constant int := 100000;
 begin
   select * into strict settings from oncebox_settings;
   -- one slot more than is kept: a pass may have begun before the last slot's end
   oldest := floor(extract(epoch from clock_timestamp()) * 1000 / settings.slot_ms) - settings.inbox_slots - 1;
-  set local lock_timeout = '1s';
-  for partition_name in
-    select relname
-    from pg_class
-    join pg_inherits on inhrelid = oid
-    where inhparent = 'inbox'::regclass
-      and relname ~ '^inbox_[0-9]+$'
-      and substr(relname, 7)::bigint between 1 and oldest - 1
-  loop
-    execute format('drop table %I', partition_name);
-    dropped := dropped + 1;
+  select relname into partition_name
+  from pg_class
+  join pg_inherits on inhrelid = oid
+  where inhparent = 'inbox'::regclass
+    and relname ~ '^inbox_[0-9]+$'
+    and substr(relname, 7)::bigint between 1 and oldest - 1
+  order by substr(relname, 7)::bigint
+  limit 1;
+  if partition_name is not null then
+    set local lock_timeout = '100ms';
+    execute format('drop table if exists %I', partition_name);
+    return 1;
+  end if;
+  forgotten := now() - (settings.inbox_slots + 1) * settings.slot_ms * interval '1 millisecond';
+  delete from inbox_0
+  where ctid = any(array(select ctid from inbox_0 where claimed_at < forgotten limit rows_at_once));
+  delete from idempotency_keys
+  where ctid = any(array(
+    select ctid from idempotency_keys where created_at < now() - interval '48 hours' limit rows_at_once
+  ));
+  -- tables of an orchestrator's database only
+  foreach aside in array array['saga_handovers', 'saga_early'] loop
+    continue when to_regclass(aside) is null;
+    execute format(
+      'delete from %1$I
+      where message_id in (
+        select message_id from %1$I where put_aside_at < $1 and due_at is null limit 20000 for update skip locked
+      )', aside) using forgotten;
   end loop;
-  delete from inbox
-  where bucket = 0 and claimed_at < now() - (settings.inbox_slots + 1) * settings.slot_ms * interval '1 millisecond';
-  delete from idempotency_keys where created_at < now() - interval '48 hours';
-  return dropped;
+  return 0;
 end $$;
 
 -- Rights of the auditor: it reads the outbox and writes its own tables.
