@@ -46,8 +46,15 @@ interface Fetched extends BrokerRecord {
   readonly bytes: number
 }
 
-const sizeOf = ({ key, value, headers = {} }: FetchedMessage): number =>
-  [key, value, ...Object.values(headers).flat()].reduce((bytes, part) => bytes + (part?.length ?? 0), 512)
+const sizeOf = ({ key, value, headers = {} }: FetchedMessage): number => {
+  let bytes = 512 + (key?.length ?? 0) + (value?.length ?? 0)
+  for (const name in headers) {
+    const held = headers[name] ?? ""
+    // of a name that occurs several times each value
+    bytes += Array.isArray(held) ? held.reduce((sum, one) => sum + (one?.length ?? 0), 0) : held.length
+  }
+  return bytes
+}
 
 export class FetchBuffer {
   private records: Array<Fetched> = []
