@@ -2,18 +2,10 @@
 import { expect, test } from "bun:test"
 import { decidedTwice, strayed, unanswered, unfenced } from "./causes.ts"
 import type { Commit } from "./dump.ts"
+import { commit as row } from "./fixture.ts"
 
-const commit = (given: Partial<Commit>): Commit => ({
-  id: "m1",
-  database: "products",
-  at: 1,
-  transaction: "1",
-  topic: "products-events",
-  type: "ProductReservedEvent",
-  key: "o1",
-  cause: "c1",
-  ...given
-})
+const commit = (given: Partial<Commit>): Commit =>
+  row("m1", 1, { database: "products", type: "ProductReservedEvent", cause: "c1", ...given })
 
 test("what was sent twice for one message was decided twice", () => {
   const [answer, again] = [commit({}), commit({ id: "m2" })]
