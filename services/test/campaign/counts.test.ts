@@ -48,7 +48,11 @@ const shown = (() => {
   type World = typeof world
   const snapshot: Snapshot = {
     ...snapshotOf({
-      orders: rows<World["orders"]>({ id: "o1", reason: "SHIP_TIMEOUT" }, { id: "o2", reason: null }),
+      orders: rows<World["orders"]>(
+        { id: "o1", reason: "SHIP_TIMEOUT" },
+        { id: "o2", reason: null },
+        { id: "o3", reason: "OUT_OF_STOCK" }
+      ),
       reservations: rows<World["reservations"]>(
         { status: "CANCELLED", lines: [1] },
         { status: "CANCELLED", lines: [] },

@@ -23,6 +23,7 @@ export const heal = async (
   for (const link of links.of.values()) release(link)
   try {
     await within("a revival", quietWithinMs, revive(stack))
+    await within("connections of its own", quietWithinMs, stack.reconnect())
     // who looks after the connectors would put the planted configuration right
     if (skips) return []
     if (!auditor.alive()) await auditor.restart()
@@ -40,6 +41,9 @@ const revive = async (stack: Stack): Promise<void> => {
     if (!one.alive()) await one.restart()
 }
 
+/** What is left of a patience that was given for all of it; none was, and each wait has its own bound. */
+export type Left = () => number | undefined
+
 export const openOrders = async (stack: Stack, prefix: string): Promise<number> => {
   const [open] = await stack.database("orders")<Array<{ count: number }>>`
     select count(*)::int as count
@@ -53,11 +57,11 @@ export const allEnded = (
   stack: Stack,
   prefix: string,
   answered: Parameters<typeof ended>[1],
-  patienceMs: number | undefined
+  left: Left
 ): Promise<void> =>
   until(
     "the end of all orders",
-    patienceMs ?? quietWithinMs + readMsForOrder * answered.size,
+    left() ?? quietWithinMs + readMsForOrder * answered.size,
     async () => {
       const open = await openOrders(stack, prefix)
       // only then all are looked for, which takes longer
@@ -69,17 +73,12 @@ export const allEnded = (
   )
 
 /** Returns when nothing moves any more, and nobody waits to move. */
-export const settled = async (
-  stack: Stack,
-  prefix: string,
-  orders: number,
-  patienceMs: number | undefined
-): Promise<void> => {
-  const withinMs = patienceMs ?? quietWithinMs + readMsForOrder * orders
-  const soon = Date.now() + withinMs
+export const settled = async (stack: Stack, prefix: string, orders: number, left: Left): Promise<void> => {
+  const withinMs = (): number => left() ?? quietWithinMs + readMsForOrder * orders
+  const soon = Date.now() + withinMs()
   await until(
     "nobody who waits",
-    patienceMs ?? clearedUpWithinMs,
+    left() ?? clearedUpWithinMs,
     async () => {
       const { now, byDeadline } = await waiting(stack, prefix)
       if (now.length > 0 && Date.now() > soon) throw new Hopeless(now.join(", "))
@@ -89,9 +88,9 @@ export const settled = async (
     },
     looksEveryMs
   )
-  await quiet(stack, withinMs)
+  await quiet(stack, withinMs())
   // once more for what the last of it caused after the outboxes were read
-  await quiet(stack, withinMs)
+  await quiet(stack, withinMs())
 }
 
 /** Who waits for something that is due any time, and which sagas are left to their deadline. */
@@ -122,17 +121,6 @@ const waiting = async (
     ],
     byDeadline: told.flatMap(({ choreographed, line }) => (choreographed ? [line] : []))
   }
-}
-
-/** A connection that was idle while Postgres died says so when it is used next. */
-export const reconnected = async (stack: Stack): Promise<void> => {
-  for (const name of databases)
-    await until(`connections to ${name}`, quietWithinMs, async () => {
-      const sql = stack.database(name)
-      // a pool has two
-      await Promise.all([sql`select pg_sleep(0.05)`, sql`select pg_sleep(0.05)`])
-      return true
-    })
 }
 
 /** Why it failed, or nothing. */

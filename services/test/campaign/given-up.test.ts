@@ -60,7 +60,8 @@ const names = (
 
 test("a step that was asked for as often as it may be, each time for as long as it must, may be given up", () => {
   expect(names(inVain)).toEqual(["o1"])
-  expect(names(inVain.toReversed(), { sagaLog: numbered(inVain).toReversed() })).toEqual(["o1"])
+  expect(names([], { sagaLog: numbered(inVain).toReversed() })).toEqual(["o1"])
+  expect(names(inVain.slice(1))).toEqual(["o1"])
 })
 
 test.each<[string, ReadonlyArray<Omit<LogEntry, "position">>]>([
@@ -85,7 +86,7 @@ test.each<[string, ReadonlyArray<Omit<LogEntry, "position">>]>([
 })
 
 test("a step that only goes forward is never given up", () => {
-  const approving = inVain.map((one) => ({ ...one, step: "approve" }))
+  const approving = [paid, ...inVain.slice(1).map((one) => ({ ...one, step: "approve" }))]
   const end = approving.map((one) => (one.state === "RUNNING" ? one : { ...one, reason: "APPROVE_TIMEOUT" }))
 
   expect(names(end, { reason: "APPROVE_TIMEOUT" })).toEqual([])

@@ -18,10 +18,9 @@ export const givenUp = (world: World): ReadonlySet<string> => {
   const entries = Map.groupBy(world.sagaLog, ({ saga_id }) => saga_id)
   const held = heldIn(world)
   return new Set(
-    world.orders.flatMap((order) => {
-      const { id, status, reason } = order
+    world.orders.flatMap(({ id, status, reason }) => {
       const saga = sagas.get(id)
-      if (status !== "REJECTED" || reason === null || !isTimeout(order) || saga?.state !== "COMPENSATED") return []
+      if (status !== "REJECTED" || reason === null || saga?.state !== "COMPENSATED") return []
       const definition = Object.values(definitions).find(({ name }) => name === saga.definition)
       if (definition === undefined || held.has(id)) return []
       const log = (entries.get(id) ?? []).toSorted((a, b) => a.position - b.position)

@@ -9,7 +9,7 @@ import { prepare } from "../orders.ts"
 import type { Stack } from "../stack.ts"
 import { placedOf } from "./clients.ts"
 import { lettersOf, readSnapshot, type Run } from "./dump.ts"
-import { allEnded, failing, heal, openOrders, reconnected, replay, settled } from "./ending.ts"
+import { allEnded, failing, heal, openOrders, replay, settled } from "./ending.ts"
 import { files } from "./files.ts"
 import { readLines, type Event } from "./history.ts"
 import type { Injected, InjectorJob } from "./injector.ts"
@@ -43,6 +43,8 @@ const partEndsWithinMs = 150_000
 const mostOpen = 700
 const tellsEveryMs = 1_000
 const clientsEndWithinMs = 12_000
+/** A look takes as long, when all patience is spent. */
+const leastMs = 1_000
 /** What was held back of the load may be placed after the faults: so much longer for each order. */
 const lateMsForOrder = 13
 
@@ -112,11 +114,14 @@ export const play = async (site: Site, game: Game, ends: Array<() => unknown>): 
   const loadTo = Date.now()
   log("waiting for the orders' ends")
   const answered = placedOf(readLines<Event>(at("history")), [], plan)
-  notQuiet.push(...(await failing(allEnded(stack, plan.prefix, answered, game.patienceMs))))
+  const { patienceMs } = game
+  const until = Date.now() + (patienceMs ?? 0)
+  const left = () => (patienceMs === undefined ? undefined : Math.max(leastMs, until - Date.now()))
+  notQuiet.push(...(await failing(allEnded(stack, plan.prefix, answered, left))))
   injector.end()
   await injector.exited()
   // who has not ended does not settle
-  if (notQuiet.length === 0) notQuiet.push(...(await failing(settled(stack, plan.prefix, work.count, game.patienceMs))))
+  if (notQuiet.length === 0) notQuiet.push(...(await failing(settled(stack, plan.prefix, work.count, left))))
   const quietAfterMs = Date.now() - faultsTo
   log(`quiet after ${(quietAfterMs / 1_000).toFixed(1)} s${notQuiet.length > 0 ? ", but" : ""} ${notQuiet.join("; ")}`)
 
@@ -136,7 +141,6 @@ export const play = async (site: Site, game: Game, ends: Array<() => unknown>): 
     samples: await samples.stop()
   }
   write("run", run)
-  await reconnected(stack)
   write("snapshot", await readSnapshot(stack, plan, answered, letters))
   if (!game.replay || notQuiet.length > 0) return
   log("every topic from its first record once more")

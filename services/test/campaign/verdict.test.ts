@@ -67,6 +67,9 @@ const cases: ReadonlyArray<readonly [string, Partial<Evidence>]> = [
   ["bounded", sampled({ memory: { order: 512 * megabyte + 1 } })],
   ["bounded", sampled({ connections: 121 })],
   ["deadLetters", withWorld({}, { letters: ["order t/0/1"] })],
+  ...["PENDING", "UNDOING", "REFUNDING"].map(
+    (status) => ["payments", withWorld({ payments: rows({ order_id: "o1", method: "card", status }) })] as const
+  ),
   ["durable", sampled({ ledger: ["p_ann/2"] })],
   ["neverNegative", sampled({ negative: ["p_tea"] })],
   ["slots", withWorld({}, { slots: [{ ...slot, active: false }] })],

@@ -47,6 +47,8 @@ export interface Verdict {
   readonly counts: Readonly<Record<string, number>>
 }
 
+/** A payment is none of this any more when all is quiet. */
+const underWay: ReadonlySet<string> = new Set(["PENDING", "UNDOING", "REFUNDING"])
 /** At most so many of a kind are told. */
 const told = 20
 /** A segment of the log; after 2,000 orders the slots were 0.6 to 4 MB behind (2026-11-21). */
@@ -78,6 +80,9 @@ export const judge = (evidence: Evidence): Verdict => {
     answered: unanswered(commits, snapshot.world.inbox),
     undone: unfenced(commits, snapshot.world),
     sagaSteps: strayed(snapshot.world.sagas, snapshot.world.sagaLog),
+    payments: snapshot.world.payments.flatMap(({ order_id, status }) =>
+      when(underWay.has(status), `payment ${order_id} is ${status}`)
+    ),
     bounded: bounded(run),
     deadLetters: differing(snapshot.lettersDue, snapshot.letters),
     durable: durable(run, snapshot, plan),
