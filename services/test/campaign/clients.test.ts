@@ -18,6 +18,10 @@ test("one order for each key, and equal answers", () => {
   expect(clients([], [kept("k1", "o1"), kept("k1", "o2")])).toEqual(["k1 is kept twice"])
   expect(clients([], [kept("k1", "o1"), kept("k2", "o1")])).toEqual(["order o1 stands for two keys"])
   expect(clients([event({ type: "fail", status: 422, error: "invalid-request" })], [])).toHaveLength(1)
+  expect(clients([event({ type: "fail", status: 500 })], [])).toEqual([])
+  expect(clients([event({ type: "fail" })], [])).toEqual([])
+  expect(clients([event({ type: "fail", status: 422, f: "cancel" })], [])).toEqual([])
+  expect(clients([answered({ status: 200 })], [kept("k1", "o1")])).toEqual(["k1 was answered with 200"])
 })
 
 test("a request without an answer may or may not have an order", () => {
@@ -28,11 +32,33 @@ test("a request without an answer may or may not have an order", () => {
   expect([...placedOf([], [kept(first?.key ?? "", "o1")], plan)]).toEqual([["o1", first as Planned]])
 })
 
+test("an order is its client's who was answered, or whose key stands for it", () => {
+  const { plan } = workloadOf({ name: "p", count: 20, seed: 1, cancelledPercent: 20 })
+  const [first, second] = plan.orders.map(({ key }) => key)
+  const told = [
+    answered({ key: first ?? "" }),
+    answered({ key: "somebody else's", order: "o2" }),
+    answered({ key: second ?? "", order: "o3", type: "fail" }),
+    answered({ key: second ?? "", order: "o4", f: "cancel" }),
+    event({ type: "ok", key: second ?? "" })
+  ]
+
+  expect([...placedOf(told, [], plan)]).toEqual([["o1", plan.orders[0] as Planned]])
+})
+
 test("an order that was read as ended stays as it was read", () => {
   const read = (state: string): Event => event({ f: "read", type: "ok", status: 200, order: "o1", state })
   expect(reverted([read("CREATED"), read("CANCELLING"), read("REJECTED"), read("REJECTED")])).toEqual([])
   expect(reverted([read("APPROVED"), read("REJECTED")])).toEqual(["order o1 was APPROVED, then REJECTED"])
   expect(reverted([read("REJECTED"), read("CREATED")])).toHaveLength(1)
+  const after = (given: Partial<Event>) => reverted([read("APPROVED"), { ...read("REJECTED"), ...given }])
+  expect(after({ order: "o2" })).toEqual([])
+  expect(after({ f: "cancel" })).toEqual([])
+  expect(after({ type: "info" })).toEqual([])
+  const { order: _order, ...nobodys } = read("APPROVED")
+  expect(reverted([nobodys, { ...nobodys, state: "REJECTED" }])).toEqual([])
+  const { state: _state, ...nothing } = read("")
+  expect(reverted([read("APPROVED"), nothing])).toEqual([])
 })
 
 test("a cancel's answer is true", () => {
@@ -44,6 +70,10 @@ test("a cancel's answer is true", () => {
   expect(cancels([cancelled(409)], stored("APPROVED"))).toEqual([])
   expect(cancels([cancelled(202)], stored("APPROVED"))).toHaveLength(1)
   expect(cancels([cancelled(409)], stored("REJECTED"))).toHaveLength(1)
+  expect(cancels([{ ...cancelled(202), type: "fail" }], stored("APPROVED"))).toEqual([])
+  expect(cancels([{ ...cancelled(202), f: "place" }], stored("APPROVED"))).toEqual([])
+  const { order: _order, ...nobodys } = cancelled(202)
+  expect(cancels([nobodys], stored("APPROVED"))).toEqual([])
 })
 
 test("who asks until he is answered is answered", () => {
@@ -56,6 +86,7 @@ test("who asks until he is answered is answered", () => {
   expect(served([asked, event({ type: "fail" })], patient)).toHaveLength(1)
   expect(served([asked, event({ type: "fail", status: 503 })], patient)).toHaveLength(1)
   expect(served([asked, event({ type: "fail", status: 404 })], patient)).toHaveLength(1)
+  expect(served([asked, event({ type: "fail", status: 500 })], patient)).toHaveLength(1)
   expect(served([asked, event({ type: "fail", status: 422 })], patient)).toEqual([])
   expect(served([asked], new Set())).toEqual([])
   expect(served([cancel], patient)).toEqual(["nobody ever answered: cancel k2"])

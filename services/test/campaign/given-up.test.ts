@@ -161,4 +161,5 @@ test("none in a small run, and one of a hundred in a large one", () => {
   expect(tooMany(100, 10_000)).toEqual([])
   expect(tooMany(500, 50_000)).toEqual([])
   expect(tooMany(501, 50_000)).toHaveLength(1)
+  expect(tooMany(101, 10_050)).toHaveLength(1)
 })

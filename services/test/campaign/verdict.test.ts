@@ -185,11 +185,15 @@ test("the table says what is void, and that nothing is wrong", () => {
 
   expect(tableOf(verdict)).toContain("○ tombstones: none")
   expect(tableOf(verdict)).toEndWith("no violations, but the run is void")
+  expect(tableOf({ ...verdict, void: ["a reason"] })).toEndWith("○ a reason\nno violations, but the run is void")
   expect(tableOf({ ...verdict, void: [] })).toEndWith("\nno violations")
+  const [head] = tableOf(verdict).split("\n")
+  expect(head).toBe("fault                  planned  done   recovery: p50     p95     max")
+  expect(tableOf({ ...verdict, counts: { orders: 20 } })).toContain("\n      20  orders\n")
   expect(tableOf(verdict)).toContain("connector offsets            1     1     –")
   const [line] = verdict.classes
   if (line === undefined) throw new Error("there is no class")
-  const recovered = { ...verdict, classes: [{ ...line, recovery: { p50: 1_000, p95: 2_000, max: 3_049 } }, line] }
-  expect(tableOf(recovered)).toContain("connector offsets            1     1        1.0 s   2.0 s   3.0 s")
+  const recovered = { ...verdict, classes: [{ ...line, recovery: { p50: 1_000, p95: 20_000, max: 130_049 } }, line] }
+  expect(tableOf(recovered)).toContain("connector offsets            1     1        1.0 s  20.0 s 130.0 s")
   expect(tableOf(recovered)).toContain("all                          2     2")
 })
