@@ -153,6 +153,12 @@ test("a task that died while it read the table leaves the rest to the next one",
   const records = [b, record("a", { producer: "8" })]
 
   expect(judged({ ...reading, commits, written, records })).toEqual({ wrong: [], excepted: 1 })
+  // what it read before the log, or before it left something out, was read from the table
+  const streaming = [wrote(["b", "a", "b"])]
+  expect(judged({ ...reading, commits, written: streaming, records: [b, a] }).wrong).toEqual([])
+  const more = [commit("c", 1_000, { key: "o2", place: 3 }), commit("d", 2_000, { key: "o2", place: 4 })]
+  const leaving = [wrote(["c"], { producer: "6" }), wrote(["b", "a", "d"])]
+  expect(judged({ ...reading, commits: [...commits, ...more], written: leaving, records: [b, a] }).wrong).toEqual([])
   // nobody writes a row of the table twice
   const stuttering = [wrote(["b", "b", "a"])]
   expect(judged({ ...reading, commits, written: stuttering, records: [b, a] }).wrong).toHaveLength(1)
