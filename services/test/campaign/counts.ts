@@ -4,7 +4,6 @@ import { OrderApprovedEvent } from "../../order/contract.ts"
 import type { Planned } from "../orders.ts"
 import { AUDITOR, SERVICE_NAMES } from "../../../stack/supervise.ts"
 import type { Snapshot } from "./dump.ts"
-import { isTimeout } from "./given-up.ts"
 import type { Event } from "./history.ts"
 import { classNames, quietShare, spanOf } from "./schedule.ts"
 import type { ClassVerdict, Evidence } from "./verdict.ts"
@@ -43,7 +42,7 @@ export const countsOf = (
     "answers given again": distinct - facts,
     "published again by the auditor": snapshot.republished.length,
     "out of turn, from a table or by the auditor": outOfTurn,
-    "given up after waiting too long": world.orders.filter(isTimeout).length,
+    "given up after waiting too long": world.orders.filter(({ reason }) => reason?.endsWith("TIMEOUT") === true).length,
     "reservations undone": world.reservations.filter(({ status, lines }) => status === "CANCELLED" && lines.length > 0)
       .length,
     "payments undone": world.payments.filter(({ status }) => status === "REFUNDED").length,

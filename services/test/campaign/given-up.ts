@@ -10,9 +10,6 @@ type World = Pick<
   "orders" | "sagas" | "sagaLog" | "reservations" | "payments" | "shipments" | "charges"
 >
 
-export const isTimeout = ({ reason }: { readonly reason: string | null }): boolean =>
-  reason !== null && reason.endsWith("TIMEOUT")
-
 export const givenUp = (world: World): ReadonlySet<string> => {
   const sagas = by(world.sagas, ({ id }) => id)
   const entries = Map.groupBy(world.sagaLog, ({ saga_id }) => saga_id)
