@@ -35,6 +35,8 @@ export interface Stack {
   readonly service: (name: ServiceName) => Replica
   /** A database, as its owner. */
   readonly database: (name: Database) => Sql
+  /** Opens its connections to the databases anew: the driver may never get over one that was lost with Postgres. */
+  readonly reconnect: () => Promise<void>
   readonly tape: Tape
   /** The card processor outside: it outlives whatever is killed here. */
   readonly processor: Processor
@@ -142,17 +144,22 @@ export const startStack = async (ends: Array<() => unknown>, options: StackOptio
   await runConnectors(engines)
 
   const password = Redacted.make(readSecret(engines.postgres.secretsDir, "owner_password"))
-  const databases = new Map(
-    SERVICE_NAMES.map((name) => {
-      const { database } = SERVICES[name]
-      const { host, port } = engines.postgres
-      return [
-        database,
-        connect({ host, port, database, username: "oncebox_owner", password }, { name: "e2e", max: 2 })
-      ] as const
-    })
-  )
-  ends.push(() => Promise.all([...databases.values()].map((sql) => sql.end({ timeout: 1 }))))
+  const open = (): ReadonlyMap<Database, Sql> =>
+    new Map(
+      SERVICE_NAMES.map((name) => {
+        const { database } = SERVICES[name]
+        const { host, port } = engines.postgres
+        return [
+          database,
+          connect({ host, port, database, username: "oncebox_owner", password }, { name: "e2e", max: 2 })
+        ] as const
+      })
+    )
+  const close = async (pools: ReadonlyMap<Database, Sql>): Promise<void> => {
+    await Promise.allSettled([...pools.values()].map((sql) => sql.end({ timeout: 1 })))
+  }
+  let databases = open()
+  ends.push(() => close(databases))
 
   const processor = startProcessor()
   ends.push(() => processor.stop())
@@ -187,6 +194,11 @@ export const startStack = async (ends: Array<() => unknown>, options: StackOptio
     engines,
     service: (name) => known(services, name),
     database: (name) => known(databases, name),
+    reconnect: async () => {
+      const lost = databases
+      databases = open()
+      await close(lost)
+    },
     tape,
     processor,
     start,

@@ -3,10 +3,10 @@
  * partition of one's choice. Reads on by itself when the broker was away.
  */
 import { randomUUID } from "node:crypto"
-import { Kafka, logLevel, type Admin, type IHeaders, type Producer } from "kafkajs"
+import { Kafka, logLevel, type Admin, type IHeaders, type KafkaMessage, type Producer } from "kafkajs"
 import type { Coordination } from "oncebox"
 import { topics as topicPlans } from "../shell/topics.ts"
-import { until } from "../../stack/wait.ts"
+import { Hopeless, until, within } from "../../stack/wait.ts"
 
 export interface Taped {
   readonly topic: string
@@ -20,6 +20,10 @@ export interface Taped {
   readonly coordination: Coordination
   /** A test put it there under an id of its own, and said so. */
   readonly injected: boolean
+  /** Who wrote it: a number that the broker gave, to each task of a connector another one. Who repeats no writes has none. */
+  readonly producer: string | undefined
+  /** When its producer made it, in milliseconds. */
+  readonly at: number
 }
 
 export type Raw = Pick<Taped, "topic" | "partition" | "key" | "value" | "headers">
@@ -47,6 +51,7 @@ export const topicNames = topicPlans.map(({ name }) => name)
 export const injectedHeader = "test_injected"
 
 const readsWithinMs = 60_000
+const endsWithinMs = 30_000
 const sessionMs = 10_000
 const commitsEveryMs = 5_000
 
@@ -73,10 +78,13 @@ export const startTape = async (brokers: string, { slim }: TapeOptions = { slim:
   const records: Array<Taped> = []
   const next = new Map<string, bigint>()
   const listeners = new Set<(record: Taped) => void>()
+  const gaps: Array<string> = []
   const note = (record: Taped): void => {
     const partition = partitionOf(record)
+    const due = next.get(partition) ?? record.offset
     // after a rejoin it is read again: all of it, or, in long runs, what was read since the last commit
-    if (record.offset < (next.get(partition) ?? 0n)) return
+    if (record.offset < due) return
+    if (record.offset > due) gaps.push(`${partition} from ${due} to ${record.offset}`)
     next.set(partition, record.offset + 1n)
     records.push(slim ? slimmed(record) : record)
     for (const listener of listeners) listener(record)
@@ -87,8 +95,20 @@ export const startTape = async (brokers: string, { slim }: TapeOptions = { slim:
     autoCommit: slim,
     autoCommitInterval: commitsEveryMs,
     eachBatch: async ({ batch: { topic, partition, messages } }) => {
-      for (const { key, value, headers, offset } of messages) {
-        note({ topic, partition, offset: BigInt(offset), key, value, headers: headers ?? {}, ...labels(headers) })
+      for (const message of messages) {
+        const { key, value, headers, offset, timestamp } = message
+        const [producer, at] = [producerOf(message), Number(timestamp)]
+        note({
+          topic,
+          partition,
+          offset: BigInt(offset),
+          key,
+          value,
+          headers: headers ?? {},
+          ...labels(headers),
+          producer,
+          at
+        })
       }
     }
   })
@@ -129,14 +149,23 @@ export const startTape = async (brokers: string, { slim }: TapeOptions = { slim:
       await until("the tape at the logs' ends", readsWithinMs, () =>
         [...ends].every(([partition, end]) => (next.get(partition) ?? 0n) >= end)
       )
+      if (gaps.length > 0) throw new Hopeless(`the tape lacks ${gaps.join(", ")}`)
       return ends
     },
     admin,
     stop: async () => {
-      await consumer.disconnect()
-      if (connecting !== undefined) await (await connecting).disconnect()
+      await within("the end of the tape", endsWithinMs, consumer.disconnect())
+      if (connecting !== undefined)
+        await within("the end of its producer", endsWithinMs, (await connecting).disconnect())
     }
   }
+}
+
+/** kafkajs has it, and does not say so. */
+const producerOf = (message: KafkaMessage): string | undefined => {
+  const batch: unknown = Reflect.get(message, "batchContext")
+  const id = typeof batch === "object" && batch !== null ? String(Reflect.get(batch, "producerId")) : "-1"
+  return id === "-1" ? undefined : id
 }
 
 const slimmed = (record: Taped): Taped => {

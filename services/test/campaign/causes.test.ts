@@ -2,18 +2,10 @@
 import { expect, test } from "bun:test"
 import { decidedTwice, strayed, unanswered, unfenced } from "./causes.ts"
 import type { Commit } from "./dump.ts"
+import { commit as row } from "./fixture.ts"
 
-const commit = (given: Partial<Commit>): Commit => ({
-  id: "m1",
-  database: "products",
-  at: 1,
-  transaction: "1",
-  topic: "products-events",
-  type: "ProductReservedEvent",
-  key: "o1",
-  cause: "c1",
-  ...given
-})
+const commit = (given: Partial<Commit>): Commit =>
+  row("m1", 1, { database: "products", type: "ProductReservedEvent", cause: "c1", ...given })
 
 test("what was sent twice for one message was decided twice", () => {
   const [answer, again] = [commit({}), commit({ id: "m2" })]
@@ -32,6 +24,10 @@ test("a command that was decided was answered", () => {
   expect(unanswered([command], [])).toEqual([])
   expect(unanswered([command, commit({ database: "payments" })], seen)).toHaveLength(1)
   expect(unanswered([command, commit({ cause: "c2" })], seen)).toHaveLength(1)
+  const shipping = { ...command, topic: "shipments-commands" }
+  const shipped = [{ consumer: "shipment", id: "c1" }]
+  expect(unanswered([shipping, commit({ database: "shipments" })], shipped)).toEqual([])
+  expect(unanswered([shipping, commit({})], shipped)).toHaveLength(1)
   expect(unanswered([{ ...command, topic: "payments-commands" }], [{ consumer: "payment", id: "c1" }])).toEqual([])
 })
 
@@ -50,6 +46,20 @@ test("an undo leaves a row, whatever it found", () => {
   expect(unfenced([news], world)).toEqual([])
   expect(unfenced([news], { ...world, outbox: [sent] })).toHaveLength(1)
   expect(unfenced([news], { ...world, outbox: [sent], reservations })).toEqual([])
+})
+
+test.each([
+  ["RefundPaymentCommand", "payment", "payments"],
+  ["CancelShipmentCommand", "shipment", "shipments"]
+] as const)("%s leaves a row, too", (type, consumer, rows) => {
+  const undo = commit({ id: "u1", type })
+  const nothing = { inbox: [{ consumer, id: "u1" }], outbox: [], reservations: [], payments: [], shipments: [] }
+  // only the order is looked at
+  const there = [{ order_id: "o1" }] as unknown as []
+
+  expect(unfenced([undo], nothing)).toEqual([`${consumer} took back o1 for ${type} u1 and has no row of it`])
+  expect(unfenced([undo], { ...nothing, [rows]: there })).toEqual([])
+  expect(unfenced([undo], { ...nothing, inbox: [] })).toEqual([])
 })
 
 const saga = { id: "s", definition: "place-order", coordination: "orchestration" } as const
@@ -74,6 +84,11 @@ test("a saga goes forward, then back, and ends", () => {
   expect(strayed([saga], log(["COMPENSATING", "reserve"], ["RUNNING", "reserve"]))).toHaveLength(1)
   expect(strayed([saga], log(["RUNNING", "pay"], ...undone, ["COMPENSATED", "reserve"]))).toHaveLength(1)
   expect(strayed([saga], log(["COMPLETED", "approve"], ["COMPENSATED", "approve"]))).toHaveLength(1)
+  expect(strayed([saga], log(["RUNNING", "approve"], ["COMPLETED", "approve"]))).toEqual([])
+  expect(strayed([saga], log(["COMPENSATING", "pay"], ["COMPENSATING", "pay"]))).toEqual([])
+  expect(strayed([saga], [])).toEqual([])
+  const unknown = { ...saga, definition: "unknown" }
+  expect(strayed([unknown], log(["RUNNING", "pay"], ["RUNNING", "pay"]))).toEqual([])
   const again = log(["RUNNING", "pay"], ["RUNNING", "pay"])
   expect(strayed([saga], again)).toEqual([])
   expect(

@@ -16,9 +16,11 @@ export const judgeFolder = (folder: string): Verdict => {
   const read = <A>(name: keyof typeof files): A => JSON.parse(readFileSync(join(folder, files[name]), "utf8")) as A
   const lines = <A>(name: keyof typeof files): ReadonlyArray<A> => readLines<A>(join(folder, files[name]))
   const run = read<Run>("run")
+  const { plan, clients } = workloadOf(run.work)
   return judge({
     run,
-    plan: workloadOf(run.work).plan,
+    plan,
+    patient: new Set(clients.flatMap(({ givesUp, order }) => (givesUp ? [] : [order.key]))),
     subscribers,
     schedule: read<ReadonlyArray<Fault>>("schedule"),
     done: lines<Done>("nemesis"),

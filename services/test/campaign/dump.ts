@@ -5,7 +5,7 @@ import type { World } from "../checks/check.ts"
 import type { Plan, Planned } from "../orders.ts"
 import { poisonFor } from "../poison.ts"
 import type { Database, Stack } from "../stack.ts"
-import { injectedHeader, partitionOf } from "../tape.ts"
+import { injectedHeader, partitionOf, type Taped } from "../tape.ts"
 import { readState, readWorld, subscribers } from "../world.ts"
 import type { Injected } from "./injector.ts"
 import type { Samples } from "./samples.ts"
@@ -33,6 +33,8 @@ export interface Commit {
   readonly key: string
   /** The message on which it was decided to send it; null when a row fell due. */
   readonly cause: string | null
+  /** Which row of its outbox it is, in the order in which the table is read. */
+  readonly place: number
 }
 
 /** A record of a topic that belongs to the campaign's orders, users and products. */
@@ -42,6 +44,17 @@ export interface Lying {
   readonly type: string
   readonly key: string
   readonly injected: boolean
+  /** The task of a connector that wrote it, or the auditor; none when it was somebody else. */
+  readonly producer: string | null
+}
+
+/** What one task of a connector, or the auditor, wrote to a partition, in that order, whosesoever it is. */
+export interface Written {
+  readonly producer: string
+  readonly partition: string
+  /** When the first of it was made, in milliseconds. */
+  readonly from: number
+  readonly ids: ReadonlyArray<string>
 }
 
 export interface Slot {
@@ -50,12 +63,15 @@ export interface Slot {
   readonly lagBytes: number
 }
 
+export type SagaRow = RowOf<(typeof Saga.tables)["sagas"]>
+
+/** Of an entry's many columns those that are looked at. */
+export type LogEntry = Omit<RowOf<(typeof Saga.tables)["saga_log"]>, "cause_id" | "asked_id">
+
 /** Rows as they were read have all their columns. */
 interface Sagas {
-  readonly sagas: ReadonlyArray<RowOf<(typeof Saga.tables)["sagas"]>>
-  readonly sagaLog: ReadonlyArray<
-    Pick<RowOf<(typeof Saga.tables)["saga_log"]>, "saga_id" | "position" | "state" | "step" | "attempt">
-  >
+  readonly sagas: ReadonlyArray<SagaRow>
+  readonly sagaLog: ReadonlyArray<LogEntry>
 }
 
 export interface Snapshot {
@@ -67,6 +83,7 @@ export interface Snapshot {
   readonly letters: ReadonlyArray<Letter>
   readonly lettersDue: ReadonlyArray<Letter>
   readonly commits: ReadonlyArray<Commit>
+  readonly written: ReadonlyArray<Written>
   /** Messages that the auditor published again. */
   readonly republished: ReadonlyArray<string>
   readonly slots: ReadonlyArray<Slot>
@@ -84,6 +101,8 @@ export interface Run {
   readonly faultsFrom: number
   readonly faultsTo: number
   readonly loadTo: number
+  /** Clients were ended that had not done yet. */
+  readonly loadCut: boolean
   /** Why it did not become quiet in time. */
   readonly notQuiet: ReadonlyArray<string>
   readonly quietAfterMs: number
@@ -110,20 +129,24 @@ export const readSnapshot = async (
   return {
     world: {
       ...world,
-      // of many columns these are looked at
-      sagaLog: world.sagaLog.map(({ saga_id, position, state, step, attempt }) => ({
+      sagaLog: world.sagaLog.map(({ saga_id, position, at, state, step, attempt, cause_type, asked_type, reason }) => ({
         saga_id,
         position,
+        at,
         state,
         step,
-        attempt
+        attempt,
+        cause_type,
+        asked_type,
+        reason
       })),
-      records: lying.map(({ id, topic, type, key, injected }) => ({
+      records: lying.map(({ id, topic, type, key, injected, producer }) => ({
         id,
         topic,
         type,
         key: key?.toString() ?? "",
-        injected
+        injected,
+        producer: producer ?? null
       }))
     },
     repetitions: all.length - lying.length,
@@ -133,6 +156,7 @@ export const readSnapshot = async (
     letters: (await lettersOf(stack)).filter((letter) => !earlier.has(letter)),
     lettersDue: lettersDueOf(stack).filter((letter) => !earlier.has(letter)),
     commits: (await Promise.all(SERVICE_NAMES.map((name) => commitsOf(stack, SERVICES[name].database)))).flat(),
+    written: writtenOn(stack.tape.records),
     republished: (
       await Promise.all(
         databases.map((name) => stack.database(name)<Array<{ id: string }>>`select id from campaign_republished`)
@@ -145,6 +169,20 @@ export const readSnapshot = async (
       Object.entries(state).map(([table, rows]) => [table, `${rows.length} ${Bun.hash(rows.join("\n")).toString(36)}`])
     )
   }
+}
+
+const writtenOn = (records: ReadonlyArray<Taped>): ReadonlyArray<Written> => {
+  const found = new Map<string, Omit<Written, "ids"> & { readonly ids: Array<string> }>()
+  for (const record of records) {
+    const { id, producer, at } = record
+    if (producer === undefined) continue
+    const partition = partitionOf(record)
+    const name = `${producer} ${partition}`
+    const known = found.get(name)
+    if (known === undefined) found.set(name, { producer, partition, from: at, ids: [id] })
+    else known.ids.push(id)
+  }
+  return [...found.values()]
 }
 
 const keysOf = async (stack: Stack, database: Database): Promise<ReadonlyArray<Kept>> =>
@@ -180,7 +218,10 @@ const commitsOf = async (stack: Stack, database: Database): Promise<ReadonlyArra
     await stack.database(database)<Array<Omit<Commit, "database" | "at"> & { readonly at: string }>>`
       select id, topic, type, key, causation as cause,
              (extract(epoch from pg_xact_commit_timestamp(xmin)) * 1000000)::bigint::text as at,
-             xmin::text as transaction
+             xmin::text as transaction,
+             (row_number() over (
+                order by substring(tableoid::regclass::text from '[0-9]+$')::bigint, ctid
+              ))::int as place
       from outbox`
   ).map((row) => ({ ...row, database, at: Number(row.at) }))
 

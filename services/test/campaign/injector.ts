@@ -79,6 +79,7 @@ const main = async (job: InjectorJob): Promise<void> => {
       console.error(text(cause))
       due.push(...ready)
     })
+    // its pace, nothing is waited for: what is due within it goes out together
     await Bun.sleep(producesEveryMs)
   }
   await ended

@@ -51,7 +51,8 @@ export const makeLinks = async (): Promise<Links> => {
       engines: {
         ports: { postgres, kafka },
         // when a transaction was committed tells what order the messages of a key have to come in
-        postgresSettings: { track_commit_timestamp: "on" },
+        // and a connector that reads the table begins with its first row
+        postgresSettings: { track_commit_timestamp: "on", synchronize_seqscans: "off" },
         detours: {
           kafka: ways.map(({ client, port, toBroker }) => ({
             name: client.toUpperCase(),

@@ -103,6 +103,7 @@ const persist = async (
     if (event.type === "ok") return event
     if (event.type === "info" && givesUp) return undefined
     if (event.type === "fail" && event.status !== undefined && event.status !== 404 && event.status < 500) return event
+    // a client's pace: it knows nothing of the system but its answers
     await Bun.sleep(pauseMs)
   }
   return undefined

@@ -1,6 +1,4 @@
 /** Carries a schedule of faults out on a running stack, and heals each of them. What it did and when is a log. */
-import type { Sql } from "oncebox"
-import { connectorConfig } from "../../../connectors/apply.ts"
 import { signal } from "../../../stack/ledger.ts"
 import type { Running } from "../../../stack/process.ts"
 import type { Proxy } from "../../../outbox/test/proxy.ts"
@@ -8,10 +6,10 @@ import { SERVICE_NAMES, type Service, type ServiceName } from "../../../stack/su
 import { text, until, within } from "../../../stack/wait.ts"
 import { random } from "../orders.ts"
 import { poisonFor } from "../poison.ts"
-import { type Database, type Stack } from "../stack.ts"
 import { groups, subscribers } from "../world.ts"
-import type { Site } from "./site.ts"
-import { type ClassName, type Fault } from "./schedule.ts"
+import { healsWithinMs, type Act, type Carry, type Target } from "./carry.ts"
+import { losingOffsets, offsetsOf, restConnector, skipping } from "./connector-faults.ts"
+import type { ClassName, Fault } from "./schedule.ts"
 import { asSuperuser } from "./superuser.ts"
 
 /** A fault as it was carried out; times are of the clock. */
@@ -25,28 +23,8 @@ export interface Done extends Fault {
   readonly failure: string | null
 }
 
-const healsWithinMs = 150_000
-/** Somebody says something on each link in that time; if not, nothing is cut. */
+/** Somebody says something on each link in that time; if not, all of it is cut. */
 const piecesWithinMs = 3_000
-
-/** What the nemesis is let loose on. */
-export interface Target extends Site {
-  /** The planted bug: connectors that lose their offsets go on from now, and nothing makes up for what was before. */
-  readonly skips: boolean
-}
-
-/** What a fault needs. `healed` is called when the nemesis has done its part. */
-interface Act extends Target {
-  readonly superuser: Sql
-  readonly fault: Fault
-  /** Of connectors, when the faults began. */
-  readonly offsets: ReadonlyMap<string, ReadonlyArray<unknown>>
-  readonly healed: () => void
-  readonly next: () => number
-}
-
-/** Does it, heals it, and returns when the target is ready again. */
-type Carry = (act: Act) => Promise<void>
 
 const serviceOf = ({ stack, auditor, fault }: Act): Service => {
   if (fault.target === auditor?.name) return auditor
@@ -105,23 +83,31 @@ const onLink =
 const cutting: Carry = async (act) => {
   const link = linkOf(act)
   const way = Math.floor(act.next() * 3)
-  if (way > 0) await within("a piece to cut at", piecesWithinMs, cutAtPiece(act, link, way === 1)).catch(() => {})
-  link.fate = () => "forward"
-  if (way === 0) link.cut()
+  const atPiece = way > 0 && (await cutAtPiece(act, link, way === 1))
+  if (!atPiece) link.cut()
   act.healed()
 }
 
-const cutAtPiece = ({ fault: { target } }: Act, link: Proxy, before: boolean): Promise<void> =>
-  new Promise((resolve) => {
-    const fits = (piece: Buffer): boolean =>
-      !target.endsWith("-postgres") || /Event|Command/.test(piece.toString("latin1"))
-    link.fate = (piece) => {
-      if (!fits(piece)) return "forward"
-      link.fate = () => "forward"
-      resolve()
-      return before ? "cut before" : "cut after"
-    }
-  })
+/** Answers whether anything was said that fits. */
+const cutAtPiece = async ({ fault: { target } }: Act, link: Proxy, before: boolean): Promise<boolean> => {
+  const fits = (piece: Buffer): boolean =>
+    !target.endsWith("-postgres") || /Event|Command/.test(piece.toString("latin1"))
+  const { promise: cut, resolve } = Promise.withResolvers<void>()
+  link.fate = (piece) => {
+    if (!fits(piece)) return "forward"
+    link.fate = () => "forward"
+    resolve()
+    return before ? "cut before" : "cut after"
+  }
+  try {
+    await within("a piece to cut at", piecesWithinMs, cut)
+    return true
+  } catch {
+    return false
+  } finally {
+    link.fate = () => "forward"
+  }
+}
 
 const terminating: Carry = async ({ superuser, fault, healed }) => {
   await until(`backends of ${fault.target} ended`, healsWithinMs, async () => {
@@ -174,84 +160,6 @@ const rewinding: Carry = async (act) => {
     act.healed()
     await revived(service)
   }
-}
-
-/** Connect may be down, or busy with a rebalance. Answers what it said. */
-const rest = async (
-  { engines }: Stack,
-  method: "GET" | "PUT" | "POST" | "DELETE" | "PATCH",
-  path: string,
-  body?: object
-): Promise<string> => {
-  let said = ""
-  await until(`${method} ${path}`, healsWithinMs, async () => {
-    const response = await fetch(`${engines.connect.url}/connectors/${path}`, {
-      method,
-      ...(body === undefined ? {} : { headers: { "content-type": "application/json" }, body: JSON.stringify(body) }),
-      signal: AbortSignal.timeout(5_000)
-    })
-    said = await response.text()
-    if (!response.ok) throw new Error(said)
-    return true
-  })
-  return said
-}
-
-/** A connector whose offsets can be changed. */
-const stopped = async (stack: Stack, name: string): Promise<void> => {
-  await rest(stack, "PUT", `${name}/stop`)
-  await until(`connector ${name} stopped`, healsWithinMs, async () =>
-    (await rest(stack, "GET", `${name}/status`)).includes('"state":"STOPPED"')
-  )
-}
-
-const restConnector: Carry = async (act) => {
-  const { stack, fault, next, healed } = act
-  if (next() < 0.5) {
-    await rest(stack, "PUT", `${fault.target}/pause`)
-    await lasting(act)
-    await rest(stack, "PUT", `${fault.target}/resume`)
-  } else await rest(stack, "POST", `${fault.target}/restart?includeTasks=true`)
-  healed()
-}
-
-/** What Connect says of a connector's offsets; none before it has published something. */
-const offsetsOf = async (stack: Stack, name: string): Promise<ReadonlyArray<unknown>> =>
-  // what Connect answers
-  (JSON.parse(await rest(stack, "GET", `${name}/offsets`)) as { readonly offsets: ReadonlyArray<unknown> }).offsets
-
-/** They are gone, or what they were when the faults began. */
-const losingOffsets: Carry = async ({ stack, fault: { target: name }, offsets, next, healed }) => {
-  const earlier = offsets.get(name) ?? []
-  try {
-    await stopped(stack, name)
-    if (earlier.length === 0 || next() < 0.5) await rest(stack, "DELETE", `${name}/offsets`)
-    else await rest(stack, "PATCH", `${name}/offsets`, { offsets: earlier })
-  } finally {
-    await rest(stack, "PUT", `${name}/resume`)
-    healed()
-  }
-}
-
-/** The planted bug: the slot is made anew and begins where the log is then, and no snapshot makes up for what was before. */
-const skipping: Carry = async ({ stack, superuser, fault, healed }) => {
-  const name = fault.target
-  const config = connectorConfig(name)
-  const slot = config["slot.name"] ?? ""
-  await stopped(stack, name)
-  await rest(stack, "DELETE", `${name}/offsets`)
-  await rest(stack, "PUT", `${name}/config`, { ...config, name, "snapshot.mode": "no_data" })
-  await until(`slot ${slot} dropped`, 30_000, async () => {
-    await superuser`select pg_drop_replication_slot(${slot})`
-    return true
-  })
-  const sql = stack.database(name as Database)
-  const count = async (): Promise<number> =>
-    (await sql<Array<{ n: number }>>`select count(*)::int as n from outbox`)[0]?.n ?? 0
-  const before = await count()
-  await until("a message that nobody reads", healsWithinMs, async () => (await count()) > before)
-  await rest(stack, "PUT", `${name}/resume`)
-  healed()
 }
 
 const carries: Readonly<Record<ClassName, Carry>> = {

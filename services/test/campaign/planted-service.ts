@@ -2,6 +2,7 @@
 import { Effect } from "effect"
 import { Broker, Choreography, run, Store, type Participant, type Tables } from "oncebox"
 import { shop } from "../simulation/shop.ts"
+import type { Opening, StoreLane, Transaction } from "../../../outbox/store/store.ts"
 import type { AnyParticipant } from "../../../outbox/testing/simulation/scenario.ts"
 import { planted as simulated } from "../simulation/planted.ts"
 import { order } from "../../order/order.ts"
@@ -36,42 +37,40 @@ const hasty: Wrap<Broker["Service"]> = (broker) => ({
     }))
 })
 
+/** A store whose commits are others. */
+const committing =
+  (other: (transaction: Transaction, opening: Opening, begin: StoreLane["begin"]) => Transaction["commit"]) =>
+  (store: Store["Service"]): Store["Service"] => ({
+    ...store,
+    lane: (name, tables) =>
+      Effect.map(store.lane(name, tables), ({ begin }) => ({
+        begin: (opening) =>
+          Effect.map(begin(opening), (transaction) => ({
+            ...transaction,
+            commit: other(transaction, opening, begin)
+          }))
+      }))
+  })
+
 /** Goes on as if what could not be written had been. */
-const swallowing: Wrap<Store["Service"]> = (store) => ({
-  ...store,
-  lane: (name, tables) =>
-    Effect.map(store.lane(name, tables), ({ begin }) => ({
-      begin: (opening) =>
-        Effect.map(begin(opening), (transaction) => ({
-          ...transaction,
-          commit: (writes) => Effect.catchTag(transaction.commit(writes), "StoreUnavailable", () => Effect.void)
-        }))
-    }))
-})
+const swallowing = committing(
+  (transaction) => (writes) => Effect.catchTag(transaction.commit(writes), "StoreUnavailable", () => Effect.void)
+)
 
 /** Writes what is to be sent in a transaction of its own, after the other one; when that fails, nobody hears of it. */
-const writingTwice: Wrap<Store["Service"]> = (store) => ({
-  ...store,
-  lane: (name, tables) =>
-    Effect.map(store.lane(name, tables), ({ begin }) => ({
-      begin: (opening) =>
-        Effect.map(begin(opening), (transaction) => ({
-          ...transaction,
-          commit: (writes) =>
-            Effect.gen(function* () {
-              yield* transaction.commit({ ...writes, outbox: [] })
-              if (writes.outbox.length === 0) return
-              const nothing = { claims: [], unpark: [], parking: [], parkedKeys: [], due: undefined, loads: [] }
-              yield* begin({ consumer: opening.consumer, ...nothing }).pipe(
-                Effect.flatMap((second) =>
-                  second.commit({ changes: [], outbox: writes.outbox, calls: [], parked: [] })
-                ),
-                Effect.ignore
-              )
-            })
-        }))
-    }))
-})
+const writingTwice = committing(
+  (transaction, { consumer }, begin) =>
+    (writes) =>
+      Effect.gen(function* () {
+        yield* transaction.commit({ ...writes, outbox: [] })
+        if (writes.outbox.length === 0) return
+        const nothing = { claims: [], unpark: [], parking: [], parkedKeys: [], due: undefined, loads: [] }
+        yield* begin({ consumer, ...nothing }).pipe(
+          Effect.flatMap((second) => second.commit({ changes: [], outbox: writes.outbox, calls: [], parked: [] })),
+          Effect.ignore
+        )
+      })
+)
 
 const same = <A>(sound: A): A => sound
 

@@ -19,6 +19,19 @@ test("a bug is found when a check objects in time, and there is nothing to find 
   expect(goodness(sound, found, sound)).toBe(true)
   expect(tellPlants([sound, found]).table).toContain("✓ no fence")
   expect(tellPlants([sound, found]).table).toEndWith("1 of 1 bugs found within 90 s")
+  expect(tellPlants([sound, { ...found, seconds: 90, violations: { stock: ["a"], states: ["b"] } }, sound]).table).toBe(
+    [
+      "✓ no bug                                    30 s  nothing found",
+      "✓ no fence                                  90 s  stock, states",
+      "✓ no bug                                    30 s  nothing found",
+      "1 of 1 bugs found within 90 s"
+    ].join("\n")
+  )
+  const late = { ...found, seconds: 90.1 }
+  expect(goodness(sound, found, late, sound)).toBe(false)
+  expect(tellPlants([found, late]).table).toEndWith("1 of 2 bugs found within 90 s")
+  expect(tellPlants([{ ...found, failure: "it did not start" }]).table).toContain("✗ no fence")
+  expect(tellPlants([{ ...found, failure: "it did not start" }]).table).toContain("30 s  it did not start")
   expect(goodness({ ...found, seconds: 91 })).toBe(false)
   expect(goodness({ ...found, violations: {} })).toBe(false)
   expect(goodness({ ...found, violations: { quiet: ["not within 30 s"] } })).toBe(false)

@@ -4,23 +4,20 @@
  */
 import { appendFileSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { applyConnectors } from "../../../connectors/apply.ts"
-import { connectorTarget, SERVICE_NAMES } from "../../../stack/supervise.ts"
-import { text, until, within } from "../../../stack/wait.ts"
+import { within } from "../../../stack/wait.ts"
 import { prepare } from "../orders.ts"
 import type { Stack } from "../stack.ts"
-import { ended, groups, quiet } from "../world.ts"
+import { placedOf } from "./clients.ts"
 import { lettersOf, readSnapshot, type Run } from "./dump.ts"
+import { allEnded, failing, heal, openOrders, replay, settled } from "./ending.ts"
 import { files } from "./files.ts"
 import { readLines, type Event } from "./history.ts"
 import type { Injected, InjectorJob } from "./injector.ts"
-import { release } from "./links.ts"
 import type { LoadJob } from "./load.ts"
 import { unleash } from "./nemesis.ts"
 import { startSamples } from "./samples.ts"
 import type { Fault } from "./schedule.ts"
-import { databases, type Site } from "./site.ts"
-import { placedOf } from "./verdict.ts"
+import type { Site } from "./site.ts"
 import { workloadOf, type Work } from "./workload.ts"
 
 export interface Game {
@@ -41,19 +38,15 @@ export interface Game {
   readonly replay: boolean
 }
 
-const quietWithinMs = 120_000
-// a choreographed saga whose beginning was heard of after its end is cleared up by its deadline, which is five minutes
-const settlesWithinMs = 420_000
-/** What is behind when the load ends is to be made up for: so much longer for each order. */
-const msForOrder = 20
 const partEndsWithinMs = 150_000
 /** Orders that are placed while so many are open would only wait, and longer than sagas do. */
 const mostOpen = 700
 const tellsEveryMs = 1_000
 const clientsEndWithinMs = 12_000
+/** A look takes as long, when all patience is spent. */
+const leastMs = 1_000
 /** What was held back of the load may be placed after the faults: so much longer for each order. */
 const lateMsForOrder = 13
-const looksEveryMs = 500
 
 const log = (line: string): void => console.log(`${new Date().toISOString().slice(11, 19)} ${line}`)
 
@@ -116,18 +109,19 @@ export const play = async (site: Site, game: Game, ends: Array<() => unknown>): 
 
   log("healing")
   const notQuiet = await heal(site, game)
-  await endLoad(load, game)
+  const loadCut = await endLoad(load, game)
   telling.abort()
   const loadTo = Date.now()
   log("waiting for the orders' ends")
   const answered = placedOf(readLines<Event>(at("history")), [], plan)
-  const more = msForOrder * work.count
-  notQuiet.push(...(await failing(allEnded(stack, plan.prefix, answered, game.patienceMs ?? quietWithinMs + more))))
+  const { patienceMs } = game
+  const until = Date.now() + (patienceMs ?? 0)
+  const left = () => (patienceMs === undefined ? undefined : Math.max(leastMs, until - Date.now()))
+  notQuiet.push(...(await failing(allEnded(stack, plan.prefix, answered, left))))
   injector.end()
   await injector.exited()
   // who has not ended does not settle
-  if (notQuiet.length === 0)
-    notQuiet.push(...(await failing(settled(stack, plan.prefix, game.patienceMs ?? settlesWithinMs + more))))
+  if (notQuiet.length === 0) notQuiet.push(...(await failing(settled(stack, plan.prefix, work.count, left))))
   const quietAfterMs = Date.now() - faultsTo
   log(`quiet after ${(quietAfterMs / 1_000).toFixed(1)} s${notQuiet.length > 0 ? ", but" : ""} ${notQuiet.join("; ")}`)
 
@@ -140,17 +134,17 @@ export const play = async (site: Site, game: Game, ends: Array<() => unknown>): 
     faultsFrom,
     faultsTo,
     loadTo,
+    loadCut,
     notQuiet,
     quietAfterMs,
     injected: JSON.parse(readFileSync(at("injected"), "utf8")) as Injected,
     samples: await samples.stop()
   }
   write("run", run)
-  await reconnected(stack)
   write("snapshot", await readSnapshot(stack, plan, answered, letters))
   if (!game.replay || notQuiet.length > 0) return
   log("every topic from its first record once more")
-  await replay(stack, quietWithinMs + more)
+  await replay(stack, work.count)
   write("replayed", await readSnapshot(stack, plan, answered, letters))
 }
 
@@ -182,15 +176,20 @@ const startParts = (stack: Stack, game: Game, at: (name: keyof typeof files) => 
   return { load, injector }
 }
 
-/** Its clients end by themselves; those that wait for what a bug keeps from them are not waited for. */
-const endLoad = async (load: Part, { work, patienceMs }: Game): Promise<void> => {
-  if (patienceMs !== undefined) {
-    await load.exited(clientsEndWithinMs).catch(load.kill)
-    return
+/**
+ * Its clients end by themselves; those that wait for what a bug keeps from them are not waited for. Answers whether any were
+ * cut off.
+ */
+const endLoad = async (load: Part, { work, patienceMs }: Game): Promise<boolean> => {
+  const withinMs = patienceMs === undefined ? partEndsWithinMs + lateMsForOrder * work.count : clientsEndWithinMs
+  const cut = (await failing(load.exited(withinMs))).length > 0
+  if (!cut) return false
+  if (patienceMs !== undefined) load.kill()
+  else {
+    load.end()
+    await load.exited()
   }
-  await load.exited(partEndsWithinMs + lateMsForOrder * work.count).catch(() => {})
-  load.end()
-  await load.exited()
+  return true
 }
 
 /** Tells again and again how many orders are open. */
@@ -202,125 +201,11 @@ const tellOpen = async (
 ): Promise<void> => {
   while (!over.aborted) {
     try {
-      const [open] = await within(
-        "a count of open orders",
-        tellsEveryMs,
-        stack.database("orders")<Array<{ count: number }>>`
-        select count(*)::int as count
-        from orders
-        where status not in ('APPROVED', 'REJECTED') and starts_with(user_id, ${prefix})`
-      )
-      if (!over.aborted) await tell(String(open?.count ?? 0))
+      const open = await within("a count of open orders", tellsEveryMs, openOrders(stack, prefix))
+      if (!over.aborted) await tell(String(open))
     } catch {
       // Postgres is away, and what was told before still holds; or the load has ended
     }
     await Bun.sleep(tellsEveryMs)
   }
-}
-
-/** Ends what is left of the faults. Answers what could not be healed. */
-const heal = async ({ stack, links, auditor }: Site, { skips }: Game): Promise<Array<string>> => {
-  for (const link of links.of.values()) release(link)
-  try {
-    await within("a revival", quietWithinMs, revive(stack))
-    // who looks after the connectors would put the planted configuration right
-    if (skips) return []
-    if (!auditor.alive()) await auditor.restart()
-    await applyConnectors(connectorTarget(stack.engines))
-    return []
-  } catch (cause) {
-    return [text(cause)]
-  }
-}
-
-/** Starts whatever is dead; stack.revive knows nothing of what was put in a service's place. */
-const revive = async (stack: Stack): Promise<void> => {
-  const { postgres, kafka, connect } = stack.engines
-  for (const one of [postgres, kafka, connect, ...SERVICE_NAMES.map(stack.service)])
-    if (!one.alive()) await one.restart()
-}
-
-/** Returns when every order that a client knows of has ended. */
-const allEnded = (
-  stack: Stack,
-  prefix: string,
-  answered: Parameters<typeof ended>[1],
-  withinMs: number
-): Promise<void> =>
-  until(
-    "the end of all orders",
-    withinMs,
-    async () => {
-      const [open] = await stack.database("orders")<Array<{ count: number }>>`
-        select count(*)::int as count
-        from orders
-        where status not in ('APPROVED', 'REJECTED') and starts_with(user_id, ${prefix})`
-      // only then all are looked for, which takes longer
-      const least = open?.count === 0 ? answered.size : 0
-      await ended(stack, answered, least)
-      if (least < answered.size) throw new Error(`${open?.count} are open`)
-      return true
-    },
-    looksEveryMs
-  )
-
-/** Returns when nothing moves any more, and nobody waits to move: a call whose caller was killed is ours until its lease is over. */
-const settled = async (stack: Stack, prefix: string, withinMs: number): Promise<void> => {
-  const waiting = async (): Promise<ReadonlyArray<string>> => {
-    const [open] = await stack.database("sagas")<Array<{ count: number }>>`
-      select count(*)::int as count
-      from sagas
-      where ended_at is null and starts_with(data ->> 'userId', ${prefix})`
-    const [calls] = await stack.database("payments")<Array<{ count: number }>>`
-      select count(*)::int as count from calls where done_at is null`
-    const unseen = await Promise.all(
-      databases.map((name) => stack.database(name)<Array<{ id: string }>>`select id from audit_exceptions limit 1`)
-    )
-    return [
-      ...(open?.count === 0 ? [] : [`${open?.count} sagas are open`]),
-      ...(calls?.count === 0 ? [] : [`${calls?.count} calls are open`]),
-      ...(unseen.flat().length === 0 ? [] : ["the auditor misses messages"])
-    ]
-  }
-  await until(
-    "nobody who waits",
-    withinMs,
-    async () => {
-      const found = await waiting()
-      if (found.length > 0) throw new Error(found.join(", "))
-      return true
-    },
-    looksEveryMs
-  )
-  await quiet(stack, withinMs)
-  // once more for what the last of it caused after the outboxes were read
-  await quiet(stack, withinMs)
-}
-
-/** A connection that was idle while Postgres died says so when it is used next. */
-const reconnected = async (stack: Stack): Promise<void> => {
-  for (const name of databases)
-    await until(`connections to ${name}`, quietWithinMs, async () => {
-      const sql = stack.database(name)
-      // a pool has two
-      await Promise.all([sql`select pg_sleep(0.05)`, sql`select pg_sleep(0.05)`])
-      return true
-    })
-}
-
-/** Why it failed, or nothing. */
-const failing = async (wait: Promise<void>): Promise<ReadonlyArray<string>> => {
-  try {
-    await wait
-    return []
-  } catch (cause) {
-    return [text(cause)]
-  }
-}
-
-const replay = async (stack: Stack, withinMs: number): Promise<void> => {
-  await Promise.all(SERVICE_NAMES.map((name) => stack.service(name).stop()))
-  await stack.tape.admin((admin) => admin.deleteGroups(groups.map(({ group }) => group)))
-  await Promise.all(SERVICE_NAMES.map((name) => stack.service(name).restart()))
-  await quiet(stack, withinMs)
 }

@@ -1,236 +1,199 @@
-/** The checker's own checks: each finds what it is for, and nothing in a sound run. */
+/** The verdict: each check can be violated, and the table says so. */
 import { expect, test } from "bun:test"
-import type { Planned } from "../orders.ts"
-import type { Commit, Kept, Lying, Run, Snapshot } from "./dump.ts"
-import type { Event } from "./history.ts"
-import type { Done } from "./nemesis.ts"
-import { keyOrder } from "./key-order.ts"
+import type { Snapshot } from "./dump.ts"
+import { commit, event, evidence, kept, record, run, snapshotOf } from "./fixture.ts"
 import { tableOf } from "./table.ts"
-import { cancels, clients, differing, givenUp, judge, placedOf, reverted, type Evidence } from "./verdict.ts"
+import { differing, judge, type Evidence } from "./verdict.ts"
 import { workloadOf } from "./workload.ts"
-
-const event = (given: Partial<Event> & Pick<Event, "type">): Event => ({
-  at: 0,
-  op: 1,
-  f: "place",
-  key: "k1",
-  ...given
-})
-const answered = (given: Partial<Event> = {}): Event =>
-  event({ type: "ok", status: 202, order: "o1", digest: "d", ...given })
-const kept = (key: string, order: string): Kept => ({ key, order, digest: "x" })
-
-test("one order for each key, and equal answers", () => {
-  expect(clients([answered(), answered()], [kept("k1", "o1")])).toEqual([])
-  expect(clients([answered(), answered({ order: "o2" })], [kept("k1", "o1")])).toHaveLength(1)
-  expect(clients([answered(), answered({ digest: "e" })], [kept("k1", "o1")])).toHaveLength(1)
-  expect(clients([answered()], [])).toEqual(["k1 was answered with o1, kept is undefined"])
-  expect(clients([], [kept("k1", "o1"), kept("k1", "o2")])).toEqual(["k1 is kept twice"])
-  expect(clients([], [kept("k1", "o1"), kept("k2", "o1")])).toEqual(["order o1 stands for two keys"])
-  expect(clients([event({ type: "fail", status: 422, error: "invalid-request" })], [])).toHaveLength(1)
-})
-
-test("a request without an answer may or may not have an order", () => {
-  expect(clients([event({ type: "info" })], [])).toEqual([])
-  expect(clients([event({ type: "info" })], [kept("k1", "o1")])).toEqual([])
-  const { plan } = workloadOf({ name: "p", count: 20, seed: 1, cancelledPercent: 20 })
-  const [first] = plan.orders
-  expect([...placedOf([], [kept(first?.key ?? "", "o1")], plan)]).toEqual([["o1", first as Planned]])
-})
-
-test("an order that was read as ended stays as it was read", () => {
-  const read = (state: string): Event => event({ f: "read", type: "ok", status: 200, order: "o1", state })
-  expect(reverted([read("CREATED"), read("CANCELLING"), read("REJECTED"), read("REJECTED")])).toEqual([])
-  expect(reverted([read("APPROVED"), read("REJECTED")])).toEqual(["order o1 was APPROVED, then REJECTED"])
-  expect(reverted([read("REJECTED"), read("CREATED")])).toHaveLength(1)
-})
-
-const snapshotOf = (world: Partial<Snapshot["world"]>): Snapshot => ({
-  world: {
-    orders: [],
-    history: [],
-    products: [],
-    reservations: [],
-    accounts: [],
-    payments: [],
-    ledger: [],
-    users: [],
-    shipments: [],
-    sagas: [],
-    sagaLog: [],
-    outbox: [],
-    inbox: [],
-    letters: [],
-    charges: [],
-    records: [],
-    ...world
-  },
-  repetitions: 0,
-  keys: [],
-  letters: [],
-  lettersDue: [],
-  commits: [],
-  republished: [],
-  slots: [],
-  state: {}
-})
-
-test("a cancel's answer is true", () => {
-  const cancelled = (status: number): Event => event({ f: "cancel", type: "ok", status, order: "o1" })
-  const stored = (status: "APPROVED" | "REJECTED"): Snapshot =>
-    // only these two columns are looked at
-    snapshotOf({ orders: [{ id: "o1", status }] as unknown as Snapshot["world"]["orders"] })
-  expect(cancels([cancelled(202)], stored("REJECTED"))).toEqual([])
-  expect(cancels([cancelled(409)], stored("APPROVED"))).toEqual([])
-  expect(cancels([cancelled(202)], stored("APPROVED"))).toHaveLength(1)
-  expect(cancels([cancelled(409)], stored("REJECTED"))).toHaveLength(1)
-})
-
-const record = (id: string, key = "o1"): Lying => ({ id, topic: "t", type: "T", key, injected: false })
-const commit = (id: string, at: number, transaction = id): Commit => ({
-  id,
-  database: "orders",
-  at,
-  transaction,
-  topic: "orders-events",
-  type: "T",
-  key: "o1",
-  cause: null
-})
-
-test("first occurrences come as they were committed; repetitions may come at any time", () => {
-  const commits = [commit("a", 1_000), commit("b", 2_000), commit("c", 3_000)]
-  expect(keyOrder([record("a"), record("b"), record("a"), record("c")], commits, []).wrong).toEqual([])
-  expect(keyOrder([record("b"), record("a")], commits, []).wrong).toHaveLength(1)
-  expect(keyOrder([record("b"), record("a", "o2")], commits, []).wrong).toEqual([])
-  // within a transaction there is no order to be kept
-  const together = [commit("a", 1_000, "x"), commit("b", 2_000, "x")]
-  expect(keyOrder([record("b"), record("a")], together, []).wrong).toEqual([])
-})
-
-const fault: Done = {
-  id: 1,
-  class: "connector offsets",
-  target: "orders",
-  atMs: 0,
-  lastsMs: 0,
-  seed: 1,
-  startedAt: 0,
-  healedAt: 10,
-  readyAt: 10,
-  failure: null
-}
-
-test("what a connector publishes again from its table is excepted, and counted", () => {
-  const commits = [commit("a", 1_000), commit("b", 2_000)]
-  expect(keyOrder([record("b"), record("a")], commits, [fault])).toEqual({ wrong: [], excepted: 1 })
-  const elsewhere: Done = { ...fault, target: "payments" }
-  expect(keyOrder([record("b"), record("a")], commits, [elsewhere]).wrong).toHaveLength(1)
-  expect(keyOrder([record("b"), record("a")], commits, [], ["a"]).excepted).toBe(1)
-  expect(keyOrder([record("b"), record("a")], commits, [], ["b"]).excepted).toBe(1)
-  expect(keyOrder([record("b"), record("a")], commits, [], ["c"]).wrong).toHaveLength(1)
-  const later: Done = { ...fault, startedAt: 100_000, readyAt: 100_000 }
-  expect(keyOrder([record("b"), record("a")], commits, [later]).wrong).toHaveLength(1)
-})
-
-test("who waited for as long as a step may take may have been given up", () => {
-  const saga = (id: string, seconds: number | null) => ({
-    id,
-    started_at: new Date(0),
-    ended_at: seconds === null ? null : new Date(seconds * 1_000)
-  })
-  // only these columns are looked at
-  const sagas = [saga("short", 89), saga("long", 90), saga("open", null)] as unknown as Snapshot["world"]["sagas"]
-  expect([...givenUp(snapshotOf({ sagas }))]).toEqual(["long"])
-})
 
 test("dead letters are the poison, all of it and nothing else", () => {
   expect(differing(["a", "b"], ["b", "a"])).toEqual([])
   expect(differing(["a"], ["b"])).toEqual(["a is poison and was not parked", "b was parked and is no poison"])
 })
 
-const run: Run = {
-  work: { name: "p", count: 20, seed: 1, cancelledPercent: 20 },
-  faults: 1,
-  plant: null,
-  seconds: 1,
-  loadFrom: 0,
-  faultsFrom: 0,
-  faultsTo: 1_000,
-  loadTo: 1_000,
-  notQuiet: [],
-  quietAfterMs: 5,
-  injected: { records: 10, copies: 1, again: 1 },
-  samples: { counters: { order: { duplicates: 1 } }, ledger: [], negative: [], looks: 1, memory: {}, connections: 1 }
-}
-const evidence: Evidence = {
-  run,
-  plan: { prefix: "p_", products: [], refused: [], accounts: [], orders: [] },
-  subscribers: [],
-  schedule: [fault],
-  done: [fault],
-  history: [],
-  snapshot: snapshotOf({}),
-  replayed: null
-}
-
-test("recovery is the time from a healing to the next order that is approved", () => {
-  const outbox = ["a", "b", "c", "d"].map((id) => ({
-    id,
-    topic: "orders-events",
-    type: id === "d" ? "OrderRejectedEvent" : "OrderApprovedEvent"
-  }))
-  const commits = [commit("a", 5_000), commit("c", 300_000), commit("b", 40_000), commit("d", 20_000)]
-  const { classes } = judge({
-    ...evidence,
-    snapshot: { ...snapshotOf({}), commits, world: { ...snapshotOf({}).world, outbox } }
-  })
-
-  expect(classes).toEqual([
-    { class: "connector offsets", planned: 1, done: 1, failed: 0, recovery: { p50: 30, p95: 30, max: 30 } }
-  ])
+test("nothing is wrong with a run in which nothing happened", () => {
+  expect(judge(evidence).violations).toEqual({})
+  expect(judge({ ...evidence, replayed: snapshotOf({}) }).violations).toEqual({})
 })
 
-test("a run in which nothing had to be defended is void, and says what was missing", () => {
-  const { violations, void: why } = judge(evidence)
-  expect(violations).toEqual({})
-  expect(why).toContain("tombstones: none")
-  expect(why).toContain("passes run again: none")
-  expect(judge({ ...evidence, done: [] }).void).toContain("connector offsets: 0 of 1")
-  const idle = { ...run, samples: { ...run.samples, counters: { order: { duplicates: 0 } } } }
-  expect(judge({ ...evidence, run: idle }).void).toContain("order dropped no duplicates")
-  const lazy = { ...run, injected: { records: 20, copies: 1, again: 1 } }
-  expect(judge({ ...evidence, run: lazy }).void).toContain("less than a tenth of the records was produced again")
-  const busy: Done = { ...fault, lastsMs: 900 }
-  expect(judge({ ...evidence, schedule: [busy] }).void).toContain("only 10 % of the time was to be without faults")
+type World = Snapshot["world"]
+const rows = <A>(...given: ReadonlyArray<object>): A => given as unknown as A
+const withWorld = (world: Partial<World>, more: Partial<Snapshot> = {}): Partial<Evidence> => ({
+  snapshot: { ...snapshotOf(world), ...more }
 })
+const sampled = (samples: Partial<typeof run.samples>): Partial<Evidence> => ({
+  run: { ...run, samples: { ...run.samples, ...samples } }
+})
+const slot = { name: "s", active: true, lagBytes: 0 }
+const megabyte = 2 ** 20
+// what the inbox has seen of m1 was decided, and not answered
+const unanswered = withWorld(
+  { outbox: rows({ id: "m1" }), inbox: [{ consumer: "product", id: "m1" }], records: [record("m1")] },
+  { commits: [commit("m1", 1, { topic: "products-commands" })] }
+)
+const undoneWithoutRow = withWorld(
+  {
+    outbox: rows({ id: "m1", topic: "t", type: "T" }),
+    inbox: [{ consumer: "payment", id: "m1" }],
+    records: [record("m1")]
+  },
+  { commits: [commit("m1", 1, { type: "RefundPaymentCommand" })] }
+)
+const twice = ["m1", "m2"].map((id) => ({ id, topic: "t", type: "T" }))
+const decidedTwice = withWorld(
+  { outbox: twice, records: twice.map(({ id }) => record(id)) },
+  { commits: twice.map(({ id }) => commit(id, 1, { cause: "c1", transaction: "1" })) }
+)
+const outOfTurn = withWorld(
+  { outbox: twice, records: [record("m2"), record("m1")] },
+  { commits: [commit("m1", 1), commit("m2", 2)] }
+)
+const replayed = (given: Partial<Snapshot>): Partial<Evidence> => ({ replayed: { ...snapshotOf({}), ...given } })
+const log = (position: number, state: string) => ({ saga_id: "o1", position, state, step: "pay", attempt: 1 })
 
-test.each([
+const cases: ReadonlyArray<readonly [string, Partial<Evidence>]> = [
+  ["letters", withWorld({ letters: rows({ consumer: "user", id: "m1", reason: "bad" }) })],
   ["quiet", { run: { ...run, notQuiet: ["not within 120 s"] } }],
-  ["durable", { run: { ...run, samples: { ...run.samples, ledger: ["p_ann/2"] } } }],
-  ["neverNegative", { run: { ...run, samples: { ...run.samples, negative: ["p_tea"] } } }],
-  ["slots", { snapshot: { ...snapshotOf({}), slots: [{ name: "s", active: false, lagBytes: 0 }] } }],
-  ["bounded", { run: { ...run, samples: { ...run.samples, memory: { order: 2 ** 31 } } } }],
-  ["bounded", { run: { ...run, samples: { ...run.samples, connections: 199 } } }],
-  ["slots", { snapshot: { ...snapshotOf({}), slots: [{ name: "s", active: true, lagBytes: 1e9 }] } }],
-  ["deadLetters", { snapshot: { ...snapshotOf({}), letters: ["order t/0/1"] } }],
-  [
-    "replay",
-    {
-      snapshot: { ...snapshotOf({}), state: { orders: "1 a" } },
-      replayed: { ...snapshotOf({}), state: { orders: "2 b" } }
-    }
-  ],
+  ["clients", { history: [event({ type: "fail", status: 422 })] }],
+  ["served", { history: [event({ type: "invoke" })], patient: new Set(["k1"]) }],
   [
     "reverted",
     { history: ["APPROVED", "REJECTED"].map((state) => event({ f: "read", type: "ok", order: "o", state })) }
+  ],
+  ["cancels", { history: [event({ f: "cancel", type: "ok", status: 202, order: "o" })] }],
+  ["keyOrder", outOfTurn],
+  ["decidedOnce", decidedTwice],
+  ["undone", undoneWithoutRow],
+  ["bounded", sampled({ memory: { order: 512 * megabyte + 1 } })],
+  ["bounded", sampled({ connections: 121 })],
+  ["deadLetters", withWorld({}, { letters: ["order t/0/1"] })],
+  ...["PENDING", "UNDOING", "REFUNDING"].map(
+    (status) => ["payments", withWorld({ payments: rows({ order_id: "o1", method: "card", status }) })] as const
+  ),
+  ["durable", sampled({ ledger: ["p_ann/2"] })],
+  ["neverNegative", sampled({ negative: ["p_tea"] })],
+  ["slots", withWorld({}, { slots: [{ ...slot, active: false }] })],
+  ["slots", withWorld({}, { slots: [{ ...slot, lagBytes: 16 * megabyte + 1 }] })],
+  ["replay", { ...withWorld({}, { state: { orders: "1 a" } }), ...replayed({ state: { orders: "2 b" } }) }],
+  ["slots (replayed)", replayed({ slots: [{ ...slot, active: false }] })],
+  ["deadLetters (replayed)", replayed({ letters: ["order t/0/1"] })],
+  ["letters (replayed)", { replayed: snapshotOf({ letters: rows({ consumer: "user", id: "m1", reason: "bad" }) }) }]
+]
+
+test.each(cases)("%s can be violated, and the table says so", (name, given) => {
+  const verdict = judge({ ...evidence, ...given })
+  expect(Object.keys(verdict.violations)).toEqual([name])
+  expect(tableOf(verdict)).toContain(`✗ ${name}`)
+  expect(tableOf(verdict)).toEndWith("1 checks found violations")
+})
+
+// a saga that stands alone is wrong in other ways, too
+test.each([
+  ["answered", unanswered],
+  [
+    "sagaSteps",
+    withWorld({
+      sagas: rows({ id: "o1", definition: "place-order", coordination: "orchestration" }),
+      sagaLog: rows(log(1, "COMPENSATING"), log(2, "RUNNING"))
+    })
   ]
-] satisfies ReadonlyArray<readonly [string, Partial<Evidence>]>)(
-  "%s can be violated, and the table says so",
-  (name, given) => {
-    const verdict = judge({ ...evidence, ...given })
-    expect(Object.keys(verdict.violations)).toEqual([name])
-    expect(tableOf(verdict)).toContain(`✗ ${name}`)
-    expect(tableOf(verdict)).toEndWith("1 checks found violations")
+] satisfies ReadonlyArray<readonly [string, Partial<Evidence>]>)("%s can be violated", (name, given) => {
+  expect(Object.keys(judge({ ...evidence, ...given }).violations)).toContain(name)
+})
+
+test.each<[string, Partial<Evidence>]>([
+  ["memory", sampled({ memory: { order: 512 * megabyte } })],
+  ["connections", sampled({ connections: 120 })],
+  ["slots", withWorld({}, { slots: [{ ...slot, lagBytes: 16 * megabyte }] })],
+  ["an entry of somebody else's", sampled({ ledger: ["other/2"], negative: ["other"] })],
+  [
+    "an entry that is there",
+    {
+      ...sampled({ ledger: ["p_ann/2"] }),
+      ...withWorld({
+        accounts: rows({ user_id: "p_ann", balance: 1, position: 1 }),
+        users: rows({ id: "p_ann", balance: 1, position: 1 }),
+        ledger: rows({ user_id: "p_ann", position: 2, balance: 1, amount: 1 })
+      })
+    }
+  ],
+  [
+    "a client that was cut off",
+    {
+      run: { ...run, loadCut: true },
+      history: [event({ type: "invoke" })],
+      patient: new Set(["k1"])
+    }
+  ],
+  ["what belongs to others", withWorld({}, { commits: twice.map(({ id }) => commit(id, 1, { cause: "c1" })) })]
+])("within its bounds: %s", (_, given) => {
+  const { ledgers: _ledgers, ...others } = judge({ ...evidence, ...given }).violations
+  expect(others).toEqual({})
+})
+
+test("an order that was given up must be one of few, and its log must show it", () => {
+  const { plan } = workloadOf(run.work)
+  const [first] = plan.orders.filter(({ outcome }) => outcome.status === "APPROVED")
+  const at = (seconds: number): Date => new Date(seconds * 1_000)
+  const asked = (position: number, seconds: number) => ({
+    ...log(position, "RUNNING"),
+    attempt: position,
+    at: at(seconds),
+    cause_type: "due sagas"
+  })
+  const world = (ended: number) =>
+    withWorld(
+      {
+        orders: rows({ id: "o1", status: "REJECTED", reason: "PAY_TIMEOUT", payment: { method: "account" } }),
+        sagas: rows({
+          id: "o1",
+          definition: "place-order",
+          coordination: "orchestration",
+          state: "COMPENSATED",
+          started_at: at(0)
+        }),
+        sagaLog: rows(asked(1, 0), asked(2, 30), asked(3, 90), {
+          ...log(4, "COMPENSATING"),
+          at: at(ended),
+          cause_type: "due sagas",
+          reason: "PAY_TIMEOUT"
+        })
+      },
+      { keys: [kept(first?.key ?? "", "o1")] }
+    )
+  const found = (ended: number) => {
+    const { outcomes, givenUp } = judge({
+      ...evidence,
+      plan: { ...plan, accounts: [], products: [] },
+      ...world(ended)
+    }).violations
+    return { outcomes, givenUp }
   }
-)
+
+  expect(found(210)).toEqual({ outcomes: undefined, givenUp: ["1 of 1 orders were given up, more than 0"] })
+  expect(found(209)).toEqual({ outcomes: ["order o1 is REJECTED PAY_TIMEOUT, not APPROVED"], givenUp: undefined })
+})
+
+test("of what is wrong twenty lines are told", () => {
+  const negative = Array.from({ length: 30 }, (_, n) => `p_${n}`)
+
+  expect(judge({ ...evidence, ...sampled({ negative }) }).violations["neverNegative"]).toHaveLength(20)
+})
+
+test("the table says what is void, and that nothing is wrong", () => {
+  const verdict = judge(evidence)
+
+  expect(tableOf(verdict)).toContain("○ tombstones: none")
+  expect(tableOf(verdict)).toEndWith("no violations, but the run is void")
+  expect(tableOf({ ...verdict, void: ["a reason"] })).toEndWith("○ a reason\nno violations, but the run is void")
+  expect(tableOf({ ...verdict, void: [] })).toEndWith("\nno violations")
+  const [head] = tableOf(verdict).split("\n")
+  expect(head).toBe("fault                  planned  done   recovery: p50     p95     max")
+  expect(tableOf({ ...verdict, counts: { orders: 20 } })).toContain("\n      20  orders\n")
+  expect(tableOf(verdict)).toContain("connector offsets            1     1     –")
+  const [line] = verdict.classes
+  if (line === undefined) throw new Error("there is no class")
+  const recovered = { ...verdict, classes: [{ ...line, recovery: { p50: 1_000, p95: 20_000, max: 130_049 } }, line] }
+  expect(tableOf(recovered)).toContain("connector offsets            1     1        1.0 s  20.0 s 130.0 s")
+  expect(tableOf(recovered)).toContain("all                          2     2")
+})

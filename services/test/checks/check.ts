@@ -68,7 +68,7 @@ export interface Expected {
   /** What was answered with a 2xx, by order. */
   readonly placed: ReadonlyMap<string, Planned>
   readonly subscribers: ReadonlyArray<Subscriber>
-  /** Orders that waited for so long that they may have been given up. */
+  /** Orders that may have been given up, for all was tried. */
   readonly givenUp?: ReadonlySet<string>
 }
 

@@ -31,14 +31,12 @@ export const stock: Check = ({ orders, products, reservations }, { plan }) => {
 /** Balances are what there was less what the approved orders cost. */
 export const balances: Check = ({ orders, accounts }, { plan }) => {
   const stored = by(accounts, ({ user_id }) => user_id)
+  const costs = new Map<string, number>()
+  for (const { user_id, status, payment, total } of orders)
+    if (status === "APPROVED" && payment.method === "account")
+      costs.set(user_id, (costs.get(user_id) ?? 0) + (total ?? 0))
   return plan.accounts.flatMap(({ id, balance }) => {
-    const paid = sum(
-      orders
-        .filter(
-          ({ user_id, status, payment }) => user_id === id && status === "APPROVED" && payment.method === "account"
-        )
-        .map(({ total }) => total ?? 0)
-    )
+    const paid = costs.get(id) ?? 0
     const found = stored.get(id)?.balance
     return when(found !== balance - paid, `account ${id} has ${found}, not ${balance} - ${paid}`)
   })
@@ -47,13 +45,14 @@ export const balances: Check = ({ orders, accounts }, { plan }) => {
 /** Each account's ledger has no gaps, adds up entry by entry, and ends at the account's balance. */
 export const ledgers: Check = ({ accounts, ledger }) => {
   const entries = Map.groupBy(ledger, ({ user_id }) => user_id)
-  const strangers = [...entries.keys()].filter((id) => !accounts.some(({ user_id }) => user_id === id))
+  const known = by(accounts, ({ user_id }) => user_id)
+  const strangers = [...entries.keys()].filter((id) => !known.has(id))
   return [
     ...strangers.map((id) => `${id} has a ledger and no account`),
     ...accounts.flatMap(({ user_id, balance, position }) => {
       const own = (entries.get(user_id) ?? []).toSorted((a, b) => a.position - b.position)
       const gap = own.some((entry, n) => entry.position !== n + 1)
-      const adds = own.every((entry, n) => entry.balance === sum(own.slice(0, n + 1).map(({ amount }) => amount)))
+      const adds = own.every((entry, n) => entry.balance === (own[n - 1]?.balance ?? 0) + entry.amount)
       return [
         ...when(
           gap || own.length !== position,

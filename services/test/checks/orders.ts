@@ -15,12 +15,13 @@ export const terminal: Check = ({ orders }, { placed }) => {
 }
 
 /** Each order ended as it had to, at the prices of the products; of those that compete for stock as many as there was. */
-export const outcomes: Check = ({ orders }, { plan, placed, givenUp }) => {
+export const outcomes: Check = ({ orders, reservations }, { plan, placed, givenUp }) => {
   const prices = new Map(plan.products.map(({ id, price }) => [id, price]))
   const stored = by(orders, ({ id }) => id)
   const approved = new Map<string, number>()
   const asked = new Map<string, number>()
   const released = new Map<string, number>()
+  const reserved = new Set(reservations.flatMap(({ order_id, lines }) => (lines.length > 0 ? [order_id] : [])))
   const count = (counts: Map<string, number>, items: Planned["body"]["items"]): void => {
     for (const { productId, quantity } of items) counts.set(productId, (counts.get(productId) ?? 0) + quantity)
   }
@@ -35,7 +36,8 @@ export const outcomes: Check = ({ orders }, { plan, placed, givenUp }) => {
       `order ${id} has total ${order.total} and lines ${JSON.stringify(order.lines)}, not ${total} for ${JSON.stringify(priced)}`
     )
     if (givenUp?.has(id) === true && said.endsWith("TIMEOUT")) {
-      if (outcome.status === "FIRST_COME") count(released, body.items)
+      // who never had it kept it from nobody
+      if (outcome.status === "FIRST_COME" && reserved.has(id)) count(released, body.items)
       return []
     }
     if (outcome.status === "FIRST_COME") {
