@@ -155,6 +155,11 @@ test("the quiet share counts what is covered twice once", () => {
       100
     )
   ).toBeCloseTo(0.5)
+  const turned = [
+    { from: 60, to: 70 },
+    { from: 0, to: 20 }
+  ]
+  expect(quietShare(turned, 0, 100)).toBeCloseTo(0.7)
   expect(quietShare([], 0, 10)).toBe(1)
   expect(quietShare([{ from: -5, to: 2 }], 0, 10)).toBeCloseTo(0.8)
   expect(quietShare([{ from: 8, to: 12 }], 0, 10)).toBeCloseTo(0.8)
