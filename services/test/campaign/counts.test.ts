@@ -116,7 +116,7 @@ const shown = (() => {
       connections: 9
     }
   }
-  const done: Done = { ...fault, startedAt: 0, healedAt: 404 }
+  const done: Done = { ...fault, startedAt: 0, healedAt: 400.5 }
   return { ...evidence, run: shownRun, history, snapshot, done: [done] }
 })()
 const placed = new Map(["o1", "o2"].map((id) => [id, planned]))
@@ -217,6 +217,7 @@ test.each<[string, ReturnType<typeof voidOf>]>([
   ],
   ["only 24 % of the time was to be without faults", voidOf({ schedule: [{ ...fault, lastsMs: 3_022 }] })],
   ["only 25 % of the time was to be without faults", voidOf({ schedule: [{ ...fault, lastsMs: 3_001 }] })],
+  ["only 25 % of the time was to be without faults", voidOf({ schedule: [{ ...fault, lastsMs: 3_000.2 }] })],
   ["connector offsets: 0 of 1", voidOf({ done: [] })],
   ["connector offsets: 1 of 2", voidOf({ schedule: [fault, fault] })]
 ])("%s: it is void", (why, found) => {

@@ -81,6 +81,14 @@ test("of a thousand faults there are as many of each class as was said", () => {
   })
 })
 
+test.each([
+  [500, [151, 50, 56, 37, 37, 56, 22, 20, 20, 20, 7, 7, 7, 10]],
+  [40, [13, 4, 5, 3, 3, 4, 1, 1, 1, 1, 1, 1, 1, 1]],
+  [20, [5, 2, 1, 1, 1, 2, 1, 1, 1, 1, 1, 1, 1, 1]]
+])("of %d faults what the shares leave over, or lack, is the largest classes'", (count, mix) => {
+  expect([...mixOf(count).values()]).toEqual(mix)
+})
+
 test("a target has got over a fault before the next one; Connect and its connectors take turns", () => {
   const recovers: Readonly<Partial<Record<ClassName, number>>> = {
     "kill service": 8_000,
@@ -147,6 +155,11 @@ test("the quiet share counts what is covered twice once", () => {
       100
     )
   ).toBeCloseTo(0.5)
+  const turned = [
+    { from: 60, to: 70 },
+    { from: 0, to: 20 }
+  ]
+  expect(quietShare(turned, 0, 100)).toBeCloseTo(0.7)
   expect(quietShare([], 0, 10)).toBe(1)
   expect(quietShare([{ from: -5, to: 2 }], 0, 10)).toBeCloseTo(0.8)
   expect(quietShare([{ from: 8, to: 12 }], 0, 10)).toBeCloseTo(0.8)
