@@ -490,16 +490,20 @@ describe("the auditor", () => {
     await db.owner.unsafe(`
       create function refuse() returns trigger language plpgsql as $$ begin raise exception 'not now'; end $$;
       create trigger refuse before delete on audit_exceptions execute function refuse()`)
-    const auditor = await audit({ grace: "6 seconds" })
+    const auditor = await audit({ grace: "6 seconds", remembered: 10 })
     const ids = await write(3)
     await until("noted", happensWithinMs, async () => (await exceptionsOf(db)).length === 3)
     await publish(ids)
     await until("refused", happensWithinMs, () => state(auditor).failure?.includes("not now") === true)
+    // nor does it read more than it has room for
+    for (let n = 0; n < 5; n++) await publish(ids)
+    await until("it reads no more", happensWithinMs, () => auditor.remembered().full)
 
     await db.owner.unsafe("drop trigger refuse on audit_exceptions")
     await until("all found", happensWithinMs, async () => (await exceptionsOf(db)).length === 0)
+    await until("it reads on", happensWithinMs, () => !auditor.remembered().full)
 
-    expect(times(ids)).toEqual([1, 1, 1])
+    expect(times(ids)).toEqual([6, 6, 6])
     expect(state(auditor).republished).toBe(0)
   })
 

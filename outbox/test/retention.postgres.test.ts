@@ -43,7 +43,10 @@ const worldOf = ({ topics, told }: Setting): Effect.Effect<World, unknown, Scope
     const outboxes = [{ name: "notes", source: "/oncebox/notes", database: db.auditor }]
     const retention = yield* Effect.gen(function* () {
       yield* startAuditor({ outboxes, topics, grace: "100 millis", every: "50 millis" })
-      const consumers = readers.map((group) => ({ group, topics: [events.name] }))
+      const consumers = [
+        ...readers.map((group) => ({ group, topics: [events.name] })),
+        { group: "stranger", topics: ["other-events"] }
+      ]
       return yield* startRetention({ outboxes, keep: "1 second", consumers, every: "50 millis" }).pipe(
         Effect.provideService(Offsets, told(queue.offsets))
       )
@@ -118,12 +121,24 @@ describe("retention", () => {
     expect(world.retention.dropped().get("notes")).toBeGreaterThan(0)
   })
 
+  onNotes("drops a slot though what came later was not read yet", async (world) => {
+    const slot = await world.write(10)
+    await heldBecause(world, slot, /^not read yet by reader, other$/)
+    await world.consume("reader", 10)
+    const later = await world.write(10)
+    await world.consume("other", 20)
+
+    await until("it is gone", happensWithinMs, async () => !(await world.exists(slot)))
+    await heldBecause(world, later, /^not read yet by reader$/)
+  })
+
   let asked = 0
   onNotes(
     "goes on after an error that nobody expected",
     async (world) => {
-      const slot = await world.write(3)
-      for (const group of readers) await world.consume(group, 3)
+      // one of the topic's partitions stays empty
+      const slot = await world.write(1)
+      for (const group of readers) await world.consume(group, 1)
 
       await until("it is gone", happensWithinMs, async () => !(await world.exists(slot)))
 
@@ -291,6 +306,33 @@ describe("retention", () => {
         })
       }).pipe(Effect.scoped, Effect.timeout("60 seconds"), Effect.runPromise),
     120_000
+  )
+
+  test(
+    "drops all of the inbox's partitions that are too old in one look, one after the other",
+    () =>
+      Effect.gen(function* () {
+        const { owner, auditor } = yield* database({ schema: "" })
+        yield* Effect.promise(() =>
+          owner.unsafe(
+            [1, 2, 3].map((slot) => `create table inbox_${slot} partition of inbox for values in (${slot})`).join(";")
+          )
+        )
+
+        const retention = yield* startRetention({
+          outboxes: [{ name: "notes", source: "", database: auditor }],
+          keep: "2 days",
+          consumers: [],
+          every: "1 hour"
+        }).pipe(Effect.provideService(Offsets, makeInProcess({ partitions: 1 }).offsets))
+
+        yield* Effect.promise(() =>
+          until("three are gone", happensWithinMs, () => retention.dropped().get("notes") === 3)
+        )
+        const left = yield* Effect.promise(() => owner`select from pg_class where relname ~ '^inbox_[1-3]$'`)
+        expect(left).toHaveLength(0)
+      }).pipe(Effect.scoped, Effect.runPromise),
+    60_000
   )
 
   const knows = "and its inbox knows what it has seen for 192 h"

