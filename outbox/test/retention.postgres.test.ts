@@ -126,6 +126,7 @@ describe("retention", () => {
     await heldBecause(world, slot, /^not read yet by reader, other$/)
     await world.consume("reader", 10)
     const later = await world.write(10)
+    await until("all of it is there", happensWithinMs, () => world.queue.records(events.name).length === 20)
     await world.consume("other", 20)
 
     await until("it is gone", happensWithinMs, async () => !(await world.exists(slot)))
