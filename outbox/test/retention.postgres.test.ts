@@ -336,6 +336,109 @@ describe("retention", () => {
     60_000
   )
 
+  test(
+    "keeps what is within its time, to the day and the hour",
+    () =>
+      Effect.gen(function* () {
+        const { owner } = yield* database({ schema: "" })
+        yield* Effect.promise(async () => {
+          await Migrations.run(owner, [Migrations.core, Migrations.saga])
+          const [now] = await owner<Array<{ slot: number }>>`
+          select floor(extract(epoch from clock_timestamp()) / 86400)::bigint as slot`
+          const slots = [9, 10, 11].map((ago) => (now?.slot ?? 0) - ago)
+          await owner.unsafe(
+            slots.map((slot) => `create table inbox_${slot} partition of inbox for values in (${slot})`).join(";")
+          )
+          await owner`
+          insert into inbox (message_id, consumer, bucket, claimed_at)
+          select gen_random_uuid(), age::text, 0, now() - age * interval '1 day' from unnest(array[8.9, 9.1]) age`
+          await owner`
+          insert into saga_early (message_id, saga_id, topic, type, payload, attempt, due_at, put_aside_at)
+          select age::text, 's', 't', 'T', '{}', 1, null, now() - age * interval '1 day' from unnest(array[8.9, 9.1]) age`
+          await owner`
+          insert into idempotency_keys (key, fingerprint, created_at)
+          select age::text, '', now() - age * interval '1 hour' from unnest(array[47, 49]) age`
+
+          for (let dropped = 1; dropped > 0;) {
+            const [found] = await owner<Array<{ dropped: number }>>`select oncebox_drop_old() as dropped`
+            dropped = found?.dropped ?? 0
+          }
+
+          const left = await owner<Array<{ name: string }>>`
+          select relname as name from pg_class where relname = any(string_to_array(${slots.map((slot) => `inbox_${slot}`).join()}, ','))
+          union all select consumer from inbox
+          union all select message_id from saga_early
+          union all select key from idempotency_keys`
+          expect(left.map(({ name }) => name)).toEqual([`inbox_${slots[0]}`, "8.9", "8.9", "47"])
+        })
+      }).pipe(Effect.scoped, Effect.runPromise),
+    60_000
+  )
+
+  test(
+    "leaves the last word to the database, whatever it is asked for",
+    () =>
+      Effect.gen(function* () {
+        const { owner } = yield* database({ schema: "" })
+        yield* Effect.promise(async () => {
+          const [now] = await owner<Array<{ slot: number }>>`
+          select floor(extract(epoch from clock_timestamp()) / 86400)::bigint as slot`
+          const today = now?.slot ?? 0
+          const slot = today - 1
+          const dropIt = async (which: number, keepMs = 0) => {
+            const [found] = await owner<Array<{ reason: string | null }>>`
+            select oncebox_drop_outbox_slot(${which}::bigint, ${keepMs}::bigint) as reason`
+            return found?.reason
+          }
+          const audited = (watermark: number, rows: number) => owner`
+          insert into audit_marks (slot, watermark, audited)
+          values (${slot}, to_timestamp(${watermark}::bigint * 86400), ${rows})
+          on conflict (slot) do update set watermark = excluded.watermark, audited = excluded.audited`
+          const write = (sql: Pick<typeof owner, "unsafe">) =>
+            sql.unsafe(`
+            insert into outbox (id, topic, key, type, payload, correlation, coordination, schema_version, created_at)
+            values (gen_random_uuid(), 't', 'k', 'T', '{}', 'c', 'orchestration', 1, to_timestamp(${slot} * 86400.0))`)
+
+          /** What is said when a transaction as old as the slot commits while the drop waits for it. */
+          const late = async (tries: number): Promise<string | null | undefined> => {
+            const { dropping } = await owner.begin(async (transaction) => {
+              await write(transaction)
+              const dropping = dropIt(slot).catch(String)
+              await until("it waits", happensWithinMs, async () => {
+                const waiting = await transaction`
+                select from pg_locks where not granted and relation = ${`outbox_${slot}`}::regclass`
+                return waiting.length > 0
+              })
+              return { dropping }
+            })
+            const said = await dropping
+            if (tries === 0 || said?.includes("lock timeout") !== true) return said
+            await owner.unsafe(`delete from outbox_${slot}`)
+            return late(tries - 1)
+          }
+
+          expect(await dropIt(slot - 100)).toBeNull()
+          expect(await dropIt(today)).toBe("it is not old enough")
+          expect(await dropIt(slot, 2 * 86_400_000)).toBe("it is not old enough")
+          expect(await dropIt(slot)).toBe("it was not audited to its end")
+          await audited(slot, 0)
+          expect(await dropIt(slot)).toBe("it was not audited to its end")
+          await audited(today, 0)
+          expect(await late(5)).toBe("it holds 1 rows, and 0 were audited")
+          await audited(today, 1)
+          await owner`
+          insert into audit_exceptions (id, topic, created_at, due_at)
+          values (gen_random_uuid(), 't', to_timestamp(${slot}::bigint * 86400), now())`
+          expect(await dropIt(slot)).toBe("not all of it was seen")
+          await owner`delete from audit_exceptions`
+
+          expect(await dropIt(slot)).toBeNull()
+          expect(await owner`select from pg_class where relname = ${`outbox_${slot}`}`).toHaveLength(0)
+        })
+      }).pipe(Effect.scoped, Effect.runPromise),
+    60_000
+  )
+
   const knows = "and its inbox knows what it has seen for 192 h"
   const widen = (slots: number) =>
     `or run "update oncebox_settings set inbox_slots = ${slots}" as its owner and restart what uses it`
