@@ -11,7 +11,7 @@ import { Topic } from "../message.ts"
 import { Migrations } from "../store/migrate.ts"
 import { Outbox } from "../store/outbox.ts"
 import { database, type Database } from "./postgres.ts"
-import { until } from "../../stack/wait.ts"
+import { until, within } from "../../stack/wait.ts"
 
 const events = Topic.events("notes-events")
 const Noted = events.message("Noted", { note: Schema.String }, { key: "note" })
@@ -434,6 +434,40 @@ describe("retention", () => {
 
           expect(await dropIt(slot)).toBeNull()
           expect(await owner`select from pg_class where relname = ${`outbox_${slot}`}`).toHaveLength(0)
+        })
+      }).pipe(Effect.scoped, Effect.runPromise),
+    60_000
+  )
+
+  test(
+    "gives up a drop soon while somebody reads the table, for whoever writes waits behind it",
+    () =>
+      Effect.gen(function* () {
+        const { owner } = yield* database({ schema: "" })
+        yield* Effect.promise(async () => {
+          const [now] = await owner<Array<{ slot: number }>>`
+          select floor(extract(epoch from clock_timestamp()) / 86400)::bigint as slot`
+          const today = now?.slot ?? 0
+          await owner.unsafe("create table inbox_1 partition of inbox for values in (1)")
+          await owner`
+          insert into audit_marks (slot, watermark, audited) values (${today - 1}, to_timestamp(${today}::bigint * 86400), 0)`
+          const refusal = (drop: Promise<unknown>) =>
+            within(
+              "a refusal",
+              3_000,
+              drop.then(() => "dropped", String)
+            )
+
+          await owner.begin(async (backup) => {
+            await backup`select from inbox, outbox limit 0`
+            expect(await refusal(owner`select oncebox_drop_old()`)).toContain("lock timeout")
+            expect(await refusal(owner`select oncebox_drop_outbox_slot(${today - 1}::bigint, 0)`)).toContain(
+              "lock timeout"
+            )
+          })
+
+          expect(await refusal(owner`select oncebox_drop_old()`)).toBe("dropped")
+          expect(await refusal(owner`select oncebox_drop_outbox_slot(${today - 1}::bigint, 0)`)).toBe("dropped")
         })
       }).pipe(Effect.scoped, Effect.runPromise),
     60_000
