@@ -3,6 +3,7 @@ import { describe, expect, test } from "bun:test"
 import { Effect, Exit, Fiber, Latch, Scope } from "effect"
 import type { Broker, BrokerRecord, Outbound, Subscription } from "../broker/broker.ts"
 import type { Offsets } from "../broker/offsets.ts"
+import { until } from "../../stack/wait.ts"
 
 export interface World {
   readonly broker: Broker["Service"]
@@ -255,6 +256,24 @@ export const brokerSuite = (name: string, world: () => World): void => {
         expect(yield* offsets.committed(newGroup(), [topic])).toEqual(new Map())
         expect(yield* offsets.committed(group, [yield* Effect.promise(newTopic)])).toEqual(new Map())
         expect([members, yield* offsets.members(group), yield* offsets.members(newGroup())]).toEqual([1, 0, 0])
+      })
+    )
+
+    effectTest("what was processed is committed while the member stays", () =>
+      Effect.gen(function* () {
+        const { broker, offsets, topic: newTopic } = world()
+        const topic = yield* Effect.promise(newTopic)
+        const group = newGroup()
+        const { subscription } = yield* member(broker, group, topic)
+        yield* broker.publish(numbered(topic, 10))
+        yield* collect(subscription, 10, true)
+
+        yield* Effect.promise(() =>
+          until("all of it is committed", 10_000, async () => {
+            const committed = await Effect.runPromise(offsets.committed(group, [topic]))
+            return [...committed.values()].reduce((sum, next) => sum + next, 0n) === 10n
+          })
+        )
       })
     )
 
