@@ -315,6 +315,20 @@ describe("the auditor", () => {
     expect(times(ids)).toEqual([1, 1, 1, 1])
   })
 
+  onNotes("does not publish again what came while nobody audited", async ({ write, publish, audit, times, db }) => {
+    const first = await audit({ grace: "4 seconds" })
+    const ids = await write(4)
+    await until("noted", happensWithinMs, async () => (await exceptionsOf(db)).length === 4)
+    await first.stop()
+    await publish(ids)
+
+    const second = await audit({ grace: "4 seconds" })
+    await until("all found", happensWithinMs, async () => (await exceptionsOf(db)).length === 0)
+
+    expect(times(ids)).toEqual([1, 1, 1, 1])
+    expect(state(second).republished).toBe(0)
+  })
+
   onNotes("with room for few messages forgets none", async ({ db, write, publish, audit, times, passed }) => {
     const ids: Array<string> = []
     for (let n = 0; n < 20; n++) ids.push(...(await write(30)))
@@ -469,6 +483,28 @@ describe("the auditor", () => {
     await until("healed", happensWithinMs, () => state(auditor).healed === 3)
 
     expect(times(ids)).toEqual([1, 1, 1])
+  })
+
+  onNotes("does not forget what it read while its database refused to be told", async (world) => {
+    const { db, write, publish, audit, times } = world
+    await db.owner.unsafe(`
+      create function refuse() returns trigger language plpgsql as $$ begin raise exception 'not now'; end $$;
+      create trigger refuse before delete on audit_exceptions execute function refuse()`)
+    const auditor = await audit({ grace: "6 seconds", remembered: 10 })
+    const ids = await write(3)
+    await until("noted", happensWithinMs, async () => (await exceptionsOf(db)).length === 3)
+    await publish(ids)
+    await until("refused", happensWithinMs, () => state(auditor).failure?.includes("not now") === true)
+    // nor does it read more than it has room for
+    for (let n = 0; n < 5; n++) await publish(ids)
+    await until("it reads no more", happensWithinMs, () => auditor.remembered().full)
+
+    await db.owner.unsafe("drop trigger refuse on audit_exceptions")
+    await until("all found", happensWithinMs, async () => (await exceptionsOf(db)).length === 0)
+    await until("it reads on", happensWithinMs, () => !auditor.remembered().full)
+
+    expect(times(ids)).toEqual([6, 6, 6])
+    expect(state(auditor).republished).toBe(0)
   })
 
   onNotes("may read the outbox, write its own tables, and nothing else", async ({ db, write }) => {

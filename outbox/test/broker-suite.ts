@@ -3,6 +3,7 @@ import { describe, expect, test } from "bun:test"
 import { Effect, Exit, Fiber, Latch, Scope } from "effect"
 import type { Broker, BrokerRecord, Outbound, Subscription } from "../broker/broker.ts"
 import type { Offsets } from "../broker/offsets.ts"
+import { until } from "../../stack/wait.ts"
 
 export interface World {
   readonly broker: Broker["Service"]
@@ -118,6 +119,7 @@ export const brokerSuite = (name: string, world: () => World): void => {
         const { subscription } = yield* member(broker, newGroup(), topic)
 
         const taking = yield* Effect.forkChild(collect(subscription, 1, true))
+        yield* Effect.yieldNow
         yield* broker.publish(numbered(topic, 1))
 
         expect(numbers(yield* Fiber.join(taking))).toEqual([0])
@@ -151,7 +153,7 @@ export const brokerSuite = (name: string, world: () => World): void => {
         yield* broker.publish(numbered(topic, 30))
 
         const few = yield* subscription.take({ messages: 4, bytes: 10_000_000 })
-        const one = yield* subscription.take({ messages: 100, bytes: 1 })
+        const one = yield* subscription.take({ messages: 100, bytes: 0 })
         const rest = yield* collect(subscription, 30 - few.length - one.length, true)
 
         expect(few.length).toBeLessThanOrEqual(4)
@@ -203,8 +205,10 @@ export const brokerSuite = (name: string, world: () => World): void => {
         yield* broker.publish(numbered(topic, 40))
 
         const fromTwo = yield* collect(two.subscription, 1, false)
+        const taking = yield* Effect.forkChild(collectUntil([one.subscription], range(40)))
+        yield* Effect.yieldNow
         yield* two.close
-        const records = yield* collectUntil([one.subscription], range(40))
+        const records = yield* Fiber.join(taking)
 
         expect(fromTwo.length).toBeGreaterThan(0)
         expect(new Set(records.map(valueOf))).toEqual(new Set(range(40)))
@@ -250,7 +254,26 @@ export const brokerSuite = (name: string, world: () => World): void => {
         expect(sum([...extents.values()].map(({ end }) => end))).toBe(30n)
         for (const [name, { end }] of extents) expect([name, committed.get(name) ?? 0n]).toEqual([name, end])
         expect(yield* offsets.committed(newGroup(), [topic])).toEqual(new Map())
+        expect(yield* offsets.committed(group, [yield* Effect.promise(newTopic)])).toEqual(new Map())
         expect([members, yield* offsets.members(group), yield* offsets.members(newGroup())]).toEqual([1, 0, 0])
+      })
+    )
+
+    effectTest("what was processed is committed while the member stays", () =>
+      Effect.gen(function* () {
+        const { broker, offsets, topic: newTopic } = world()
+        const topic = yield* Effect.promise(newTopic)
+        const group = newGroup()
+        const { subscription } = yield* member(broker, group, topic)
+        yield* broker.publish(numbered(topic, 10))
+        yield* collect(subscription, 10, true)
+
+        yield* Effect.promise(() =>
+          until("all of it is committed", 10_000, async () => {
+            const committed = await Effect.runPromise(offsets.committed(group, [topic]))
+            return [...committed.values()].reduce((sum, next) => sum + next, 0n) === 10n
+          })
+        )
       })
     )
 

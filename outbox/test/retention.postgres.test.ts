@@ -11,7 +11,7 @@ import { Topic } from "../message.ts"
 import { Migrations } from "../store/migrate.ts"
 import { Outbox } from "../store/outbox.ts"
 import { database, type Database } from "./postgres.ts"
-import { until } from "../../stack/wait.ts"
+import { until, within } from "../../stack/wait.ts"
 
 const events = Topic.events("notes-events")
 const Noted = events.message("Noted", { note: Schema.String }, { key: "note" })
@@ -43,7 +43,10 @@ const worldOf = ({ topics, told }: Setting): Effect.Effect<World, unknown, Scope
     const outboxes = [{ name: "notes", source: "/oncebox/notes", database: db.auditor }]
     const retention = yield* Effect.gen(function* () {
       yield* startAuditor({ outboxes, topics, grace: "100 millis", every: "50 millis" })
-      const consumers = readers.map((group) => ({ group, topics: [events.name] }))
+      const consumers = [
+        ...readers.map((group) => ({ group, topics: [events.name] })),
+        { group: "stranger", topics: ["other-events"] }
+      ]
       return yield* startRetention({ outboxes, keep: "1 second", consumers, every: "50 millis" }).pipe(
         Effect.provideService(Offsets, told(queue.offsets))
       )
@@ -118,12 +121,25 @@ describe("retention", () => {
     expect(world.retention.dropped().get("notes")).toBeGreaterThan(0)
   })
 
+  onNotes("drops a slot though what came later was not read yet", async (world) => {
+    const slot = await world.write(10)
+    await heldBecause(world, slot, /^not read yet by reader, other$/)
+    await world.consume("reader", 10)
+    const later = await world.write(10)
+    await until("all of it is there", happensWithinMs, () => world.queue.records(events.name).length === 20)
+    await world.consume("other", 20)
+
+    await until("it is gone", happensWithinMs, async () => !(await world.exists(slot)))
+    await heldBecause(world, later, /^not read yet by reader$/)
+  })
+
   let asked = 0
   onNotes(
     "goes on after an error that nobody expected",
     async (world) => {
-      const slot = await world.write(3)
-      for (const group of readers) await world.consume(group, 3)
+      // one of the topic's partitions stays empty
+      const slot = await world.write(1)
+      for (const group of readers) await world.consume(group, 1)
 
       await until("it is gone", happensWithinMs, async () => !(await world.exists(slot)))
 
@@ -291,6 +307,170 @@ describe("retention", () => {
         })
       }).pipe(Effect.scoped, Effect.timeout("60 seconds"), Effect.runPromise),
     120_000
+  )
+
+  test(
+    "drops all of the inbox's partitions that are too old in one look, one after the other",
+    () =>
+      Effect.gen(function* () {
+        const { owner, auditor } = yield* database({ schema: "" })
+        yield* Effect.promise(() =>
+          owner.unsafe(
+            [1, 2, 3].map((slot) => `create table inbox_${slot} partition of inbox for values in (${slot})`).join(";")
+          )
+        )
+
+        const retention = yield* startRetention({
+          outboxes: [{ name: "notes", source: "", database: auditor }],
+          keep: "2 days",
+          consumers: [],
+          every: "1 hour"
+        }).pipe(Effect.provideService(Offsets, makeInProcess({ partitions: 1 }).offsets))
+
+        yield* Effect.promise(() =>
+          until("three are gone", happensWithinMs, () => retention.dropped().get("notes") === 3)
+        )
+        const left = yield* Effect.promise(() => owner`select from pg_class where relname ~ '^inbox_[1-3]$'`)
+        expect(left).toHaveLength(0)
+      }).pipe(Effect.scoped, Effect.runPromise),
+    60_000
+  )
+
+  test(
+    "keeps what is within its time, to the day and the hour",
+    () =>
+      Effect.gen(function* () {
+        const { owner } = yield* database({ schema: "" })
+        yield* Effect.promise(async () => {
+          await Migrations.run(owner, [Migrations.core, Migrations.saga])
+          const [now] = await owner<Array<{ slot: number }>>`
+          select floor(extract(epoch from clock_timestamp()) / 86400)::bigint as slot`
+          const slots = [9, 10, 11].map((ago) => (now?.slot ?? 0) - ago)
+          await owner.unsafe(
+            slots.map((slot) => `create table inbox_${slot} partition of inbox for values in (${slot})`).join(";")
+          )
+          await owner`
+          insert into inbox (message_id, consumer, bucket, claimed_at)
+          select gen_random_uuid(), age::text, 0, now() - age * interval '1 day' from unnest(array[8.9, 9.1]) age`
+          await owner`
+          insert into saga_early (message_id, saga_id, topic, type, payload, attempt, due_at, put_aside_at)
+          select age::text, 's', 't', 'T', '{}', 1, null, now() - age * interval '1 day' from unnest(array[8.9, 9.1]) age`
+          await owner`
+          insert into idempotency_keys (key, fingerprint, created_at)
+          select age::text, '', now() - age * interval '1 hour' from unnest(array[47, 49]) age`
+
+          for (let dropped = 1; dropped > 0;) {
+            const [found] = await owner<Array<{ dropped: number }>>`select oncebox_drop_old() as dropped`
+            dropped = found?.dropped ?? 0
+          }
+
+          const left = await owner<Array<{ name: string }>>`
+          select relname as name from pg_class where relname = any(string_to_array(${slots.map((slot) => `inbox_${slot}`).join()}, ','))
+          union all select consumer from inbox
+          union all select message_id from saga_early
+          union all select key from idempotency_keys`
+          expect(left.map(({ name }) => name)).toEqual([`inbox_${slots[0]}`, "8.9", "8.9", "47"])
+        })
+      }).pipe(Effect.scoped, Effect.runPromise),
+    60_000
+  )
+
+  test(
+    "leaves the last word to the database, whatever it is asked for",
+    () =>
+      Effect.gen(function* () {
+        const { owner } = yield* database({ schema: "" })
+        yield* Effect.promise(async () => {
+          const [now] = await owner<Array<{ slot: number }>>`
+          select floor(extract(epoch from clock_timestamp()) / 86400)::bigint as slot`
+          const today = now?.slot ?? 0
+          const slot = today - 1
+          const dropIt = async (which: number, keepMs = 0) => {
+            const [found] = await owner<Array<{ reason: string | null }>>`
+            select oncebox_drop_outbox_slot(${which}::bigint, ${keepMs}::bigint) as reason`
+            return found?.reason
+          }
+          const audited = (watermark: number, rows: number) => owner`
+          insert into audit_marks (slot, watermark, audited)
+          values (${slot}, to_timestamp(${watermark}::bigint * 86400), ${rows})
+          on conflict (slot) do update set watermark = excluded.watermark, audited = excluded.audited`
+          const write = (sql: Pick<typeof owner, "unsafe">) =>
+            sql.unsafe(`
+            insert into outbox (id, topic, key, type, payload, correlation, coordination, schema_version, created_at)
+            values (gen_random_uuid(), 't', 'k', 'T', '{}', 'c', 'orchestration', 1, to_timestamp(${slot} * 86400.0))`)
+
+          /** What is said when a transaction as old as the slot commits while the drop waits for it. */
+          const late = async (tries: number): Promise<string | null | undefined> => {
+            const { dropping } = await owner.begin(async (transaction) => {
+              await write(transaction)
+              const dropping = dropIt(slot).catch(String)
+              await until("it waits", happensWithinMs, async () => {
+                const waiting = await transaction`
+                select from pg_locks where not granted and relation = ${`outbox_${slot}`}::regclass`
+                return waiting.length > 0
+              })
+              return { dropping }
+            })
+            const said = await dropping
+            if (tries === 0 || said?.includes("lock timeout") !== true) return said
+            await owner.unsafe(`delete from outbox_${slot}`)
+            return late(tries - 1)
+          }
+
+          expect(await dropIt(slot - 100)).toBeNull()
+          expect(await dropIt(today)).toBe("it is not old enough")
+          expect(await dropIt(slot, 2 * 86_400_000)).toBe("it is not old enough")
+          expect(await dropIt(slot)).toBe("it was not audited to its end")
+          await audited(slot, 0)
+          expect(await dropIt(slot)).toBe("it was not audited to its end")
+          await audited(today, 0)
+          expect(await late(5)).toBe("it holds 1 rows, and 0 were audited")
+          await audited(today, 1)
+          await owner`
+          insert into audit_exceptions (id, topic, created_at, due_at)
+          values (gen_random_uuid(), 't', to_timestamp(${slot}::bigint * 86400), now())`
+          expect(await dropIt(slot)).toBe("not all of it was seen")
+          await owner`delete from audit_exceptions`
+
+          expect(await dropIt(slot)).toBeNull()
+          expect(await owner`select from pg_class where relname = ${`outbox_${slot}`}`).toHaveLength(0)
+        })
+      }).pipe(Effect.scoped, Effect.runPromise),
+    60_000
+  )
+
+  test(
+    "gives up a drop soon while somebody reads the table, for whoever writes waits behind it",
+    () =>
+      Effect.gen(function* () {
+        const { owner } = yield* database({ schema: "" })
+        yield* Effect.promise(async () => {
+          const [now] = await owner<Array<{ slot: number }>>`
+          select floor(extract(epoch from clock_timestamp()) / 86400)::bigint as slot`
+          const today = now?.slot ?? 0
+          await owner.unsafe("create table inbox_1 partition of inbox for values in (1)")
+          await owner`
+          insert into audit_marks (slot, watermark, audited) values (${today - 1}, to_timestamp(${today}::bigint * 86400), 0)`
+          const refusal = (drop: Promise<unknown>) =>
+            within(
+              "a refusal",
+              3_000,
+              drop.then(() => "dropped", String)
+            )
+
+          await owner.begin(async (backup) => {
+            await backup`select from inbox, outbox limit 0`
+            expect(await refusal(owner`select oncebox_drop_old()`)).toContain("lock timeout")
+            expect(await refusal(owner`select oncebox_drop_outbox_slot(${today - 1}::bigint, 0)`)).toContain(
+              "lock timeout"
+            )
+          })
+
+          expect(await refusal(owner`select oncebox_drop_old()`)).toBe("dropped")
+          expect(await refusal(owner`select oncebox_drop_outbox_slot(${today - 1}::bigint, 0)`)).toBe("dropped")
+        })
+      }).pipe(Effect.scoped, Effect.runPromise),
+    60_000
   )
 
   const knows = "and its inbox knows what it has seen for 192 h"

@@ -11,7 +11,7 @@ import { runTool } from "../tool.ts"
 import { text, within } from "../wait.ts"
 import { readHops } from "./hops.ts"
 import { Loops, type Load } from "./loops.ts"
-import { linesOf, reportOf } from "./report.ts"
+import { isSound, linesOf, reportOf } from "./report.ts"
 import { makeShop } from "./shop.ts"
 import { embeddedIn, stackIn, type Ends } from "./system.ts"
 import { readUsage, residentBytesOf } from "./usage.ts"
@@ -124,7 +124,7 @@ const measure = async (options: Options, ends: Ends): Promise<number> => {
   })
   if (options.values.json) console.log(JSON.stringify(report))
   else for (const line of linesOf(report)) console.log(line)
-  return report.errors.length > 0 || tally.wrong > 0 || tally.failed > 0 ? 1 : 0
+  return isSound(report) ? 0 : 1
 }
 
 /** Stopping a stack in good order may take so long. */

@@ -108,6 +108,10 @@ const workOf = (before: Work | undefined, after: Work) => {
   return { passes, decided, skipped, batch: round(decided / passes, 1) }
 }
 
+/** Whether every order ended as it should, and stock and money add up. */
+export const isSound = ({ errors, outcomes: { wrong, failed } }: Pick<Report, "errors" | "outcomes">): boolean =>
+  errors.length === 0 && wrong === 0 && failed === 0
+
 export const linesOf = (report: Report): ReadonlyArray<string> => {
   const { load, outcomes, latencyMs, hops } = report
   const what =

@@ -2,8 +2,8 @@ import { join } from "node:path"
 
 const root = join(import.meta.dir, "..", "..")
 
-/** How long a command may take that only prints something, or computes for a second or two, beside other tests. */
-export const withinMs = 60_000
+/** How long a command may take that works for some seconds at most, beside other tests. */
+export const withinMs = 120_000
 
 /** What a script of the repository prints, and its exit code. */
 export const outputOf = async (script: string, ...words: ReadonlyArray<string>) => {

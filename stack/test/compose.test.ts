@@ -86,7 +86,11 @@ describe("a rule reports what is planted", () => {
       },
       "started is not done": set("user", { depends_on: { provision: { condition: "service_started" } } }),
       "started is not healthy": set("console", { depends_on: { redpanda: { condition: "service_started" } } }),
-      "connectors too early": set("connectors", { depends_on: { connect: { condition: "service_healthy" } } })
+      "connectors too early": set("connectors", { depends_on: { connect: { condition: "service_healthy" } } }),
+      "one that is not here": (compose) => {
+        const { depends_on } = container(compose, "order")
+        set("order", { depends_on: { ...depends_on, nobody: { condition: "service_healthy" } } })(compose)
+      }
     },
     "nothing runs as root, with capabilities or without limits": {
       root: set("order", { user: "root" }),
@@ -115,6 +119,7 @@ describe("a rule reports what is planted", () => {
     },
     "Postgres decodes, has slots to spare and keeps its data": {
       "no decoding": replace("postgres", "command", "logical", "replica"),
+      "no sender to spare": replace("postgres", "command", "max_wal_senders=12", "max_wal_senders=6"),
       "no slot to spare": replace("postgres", "command", "max_replication_slots=12", "max_replication_slots=6"),
       "unbounded WAL": replace("postgres", "command", "max_slot_wal_keep_size", "max_wal_size"),
       "the old folder": set("postgres", { volumes: ["postgres:/var/lib/postgresql/data"] })

@@ -1,14 +1,14 @@
 /** The load tool's own arithmetic: what it counts, from when, and what it makes of it. */
-import { expect, test } from "bun:test"
+import { expect, spyOn, test } from "bun:test"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { hopsOf } from "../load/hops.ts"
 import { Loops } from "../load/loops.ts"
 import { drawPicture } from "../load/picture.ts"
-import { linesOf, percentilesOf, reportOf, type Measured, type Report } from "../load/report.ts"
-import type { Planned, Shop } from "../load/shop.ts"
-import { outputOf } from "./command.ts"
+import { isSound, linesOf, percentilesOf, reportOf, type Measured, type Report } from "../load/report.ts"
+import { makeShop, type Planned, type Shop } from "../load/shop.ts"
+import { outputOf, withinMs } from "./command.ts"
 
 const order: Planned = {
   body: {},
@@ -17,8 +17,8 @@ const order: Planned = {
   user: { id: "u", balance: 1 }
 }
 
-/** A shop whose orders end at once, `aheadMs` after they were placed; every third one wrongly. */
-const shopOf = (aheadMs: number) => {
+/** A shop whose orders end at once, or so long after they were placed; every third one wrongly. */
+const shopOf = (takesMs = 0) => {
   let placed = 0
   let open = 0
   const seen = { most: 0, approved: 0 }
@@ -31,10 +31,11 @@ const shopOf = (aheadMs: number) => {
       seen.most = Math.max(seen.most, ++open)
       const end = () => {
         open--
-        loops.ended({ orderId: id, approved: Number(id) % 3 !== 2, atMs: Date.now() + aheadMs })
+        loops.ended({ orderId: id, approved: Number(id) % 3 !== 2, atMs: Date.now() })
       }
       // half of the outcomes overtake the answer
-      if (Number(id) % 2 === 0) end()
+      if (takesMs > 0) setTimeout(end, takesMs)
+      else if (Number(id) % 2 === 0) end()
       else setImmediate(end)
       return id
     },
@@ -47,7 +48,7 @@ const shopOf = (aheadMs: number) => {
 }
 
 test("a closed loop keeps so many orders in flight, and counts each as it ended", async () => {
-  const { loops, seen, placed } = shopOf(0)
+  const { loops, seen, placed } = shopOf()
   const tally = await loops.run({ inFlight: 7 }, 0.05)
   expect(seen.most).toBeLessThanOrEqual(7)
   expect(seen.most).toBe(7)
@@ -59,22 +60,35 @@ test("a closed loop keeps so many orders in flight, and counts each as it ended"
 })
 
 test("an open loop counts from the schedule, not from when it got round to placing", async () => {
-  const { loops } = shopOf(0)
+  const { loops } = shopOf()
   const stalled = 200
   // the event loop stands still while orders fall due
   setTimeout(() => Bun.sleepSync(stalled), 20)
   const tally = await loops.run({ rate: 200 }, 0.3)
   expect(tally.late).toBeGreaterThan(stalled / 2)
   expect(Math.max(...tally.latencies)).toBeGreaterThan(stalled / 2)
-  expect(tally.latencies.length).toBeGreaterThan(40)
+  // at the median of their distribution, ln 2 / 200 s from arrival to arrival: 86 of them in 300 ms
+  expect(tally.latencies.length).toBeGreaterThan(75)
+  expect(tally.latencies.length).toBeLessThan(90)
 })
 
-test("an order that is refused is counted as failed", async () => {
-  const { shop } = shopOf(0)
+test("an open loop ends when all of its orders have ended", async () => {
+  const { loops, placed } = shopOf(50)
+  const tally = await loops.run({ rate: 200 }, 0.02)
+  expect(placed()).toBeGreaterThan(1)
+  expect(tally.latencies.length).toBe(placed())
+})
+
+test("an order that is refused is counted as failed, and the first ones are told", async () => {
+  const told = spyOn(console, "error").mockImplementation(() => {})
+  const { shop } = shopOf()
   const refusing = { ...shop, place: () => Promise.reject(new Error("refused")) }
-  const tally = await new Loops(refusing).run({ rate: 100 }, 0.02)
-  expect(tally.failed).toBeGreaterThan(0)
+  const tally = await new Loops(refusing).run({ rate: 100 }, 0.05)
+  const lines = told.mock.calls.map(([line]) => String(line))
+  told.mockRestore()
+  expect(tally.failed).toBeGreaterThan(3)
   expect(tally.latencies).toEqual([])
+  expect(lines).toEqual(["refused", "refused", "refused"])
 })
 
 test("percentiles are by nearest rank", () => {
@@ -126,7 +140,10 @@ test("a report tells what was used between the two looks, by saga", () => {
     after: look(1.5, 9_000, 14, 7, 90),
     ownCpu: 0.1,
     resident: new Map([["order", 3 * 2 ** 20]]),
-    hops: [{ type: "Asked", toTopicMs: [5], toHandlerMs: [7] }],
+    hops: [
+      { type: "Asked", toTopicMs: [5], toHandlerMs: [7] },
+      { type: "Done", toTopicMs: [1, 2], toHandlerMs: [] }
+    ],
     errors: []
   }
   const report = reportOf(measured)
@@ -146,9 +163,50 @@ test("a report tells what was used between the two looks, by saga", () => {
   expect(lines[0]).toBe("the first order was approved 1234 ms after the start of the system")
   expect(linesOf(reportOf({ ...measured, firstOrderMs: null }))).toEqual(lines.slice(1))
   expect(lines[1]).toBe("8 in flight: 2 sagas/s over 2 s (3 approved, 1 rejected, 0 wrong, 0 failed)")
-  expect(lines).toContain("Asked        1     5 / 5 / 5 / 5       7 / 7 / 7 / 7")
+  // what was used in 2 s by 4 sagas, of which it would be 125 s by 1,000
+  expect(lines).toContain("order                    125.000           25    3")
+  expect(lines.slice(-4, -2)).toEqual([
+    "Done         2     1 / 2 / 2 / 2                   –",
+    "Asked        1     5 / 5 / 5 / 5       7 / 7 / 7 / 7"
+  ])
   expect(lines.at(-1)).toBe("stock and money add up")
   expect(linesOf({ ...report, errors: ["stock of p is 1, expected 2 (late)"] }).at(-2)).toBe("STOCK OR MONEY IS WRONG:")
+  const many = linesOf({ ...report, errors: Array.from({ length: 20 }, (_, n) => `error ${n}`) })
+  expect(many.slice(-11)).toEqual(["STOCK OR MONEY IS WRONG:", ...Array.from({ length: 10 }, (_, n) => `error ${n}`)])
+})
+
+test("a run is sound when stock and money add up, and every order ended as it should", () => {
+  const sound = { errors: [], outcomes: { approved: 1, rejected: 1, wrong: 0, failed: 0 } }
+  expect(isSound(sound)).toBe(true)
+  expect(isSound({ ...sound, errors: ["stock of p is 1"] })).toBe(false)
+  for (const amiss of ["wrong", "failed"])
+    expect(isSound({ ...sound, outcomes: { ...sound.outcomes, [amiss]: 1 } })).toBe(false)
+})
+
+test("the first order must be approved", async () => {
+  let status = "APPROVED"
+  const asked: Array<string> = []
+  const services = Bun.serve({
+    hostname: "127.0.0.1",
+    port: 0,
+    fetch: (request) => {
+      const { pathname } = new URL(request.url)
+      asked.push(`${pathname} ${request.headers.get("prefer")}`)
+      return Response.json({ status }, { status: pathname === "/orders" ? 200 : 201 })
+    }
+  })
+  const at = services.url.href.replace(/\/$/, "")
+  const options = { seed: 1, coordination: "orchestration", definition: "place-order" } as const
+  const shop = makeShop({ ...options, at: { orders: [at], product: at, user: at } })
+  try {
+    await shop.first()
+    expect(asked.toSorted()).toEqual(["/orders wait=30", "/products null", "/users null"])
+
+    status = "REJECTED"
+    await expect(shop.first()).rejects.toThrow('the first order was not approved: 200 {"status":"REJECTED"}')
+  } finally {
+    await services.stop(true)
+  }
 })
 
 test("a picture has a point for each load, of several runs the median, and says who is who", () => {
@@ -176,33 +234,57 @@ test("a picture has a point for each load, of several runs the median, and says 
   expect(svg).toContain("theirs")
   // the axes go from one power of two to another: 64 to 1024 in flight from edge to edge, 512 to 1024 sagas/s from bottom to top
   expect(svg).toContain('<polyline points="64,228 444,36"')
+  const between = drawPicture([{ label: "ours", runs: [run({ inFlight: 48 }, 400, 1, 1)] }])
+  expect([between.includes(">32<"), between.includes(">64<")]).toEqual([true, true])
 })
 
-test("orders at the embedded system end as they should, and the report tells what they cost", async () => {
-  const dir = mkdtempSync(join(tmpdir(), "oncebox-load-"))
-  try {
-    const load = ["--in-flight", "16", "--seconds", "2", "--warm-up", "0"]
-    const { out, err, code } = await outputOf("stack/load/main.ts", "--embedded", "--json", "--dir", dir, ...load)
-    expect([err, code]).toEqual(["", 0])
-
-    const report = JSON.parse(out) as Report
-    const { sagas, outcomes, latencyMs, work } = report
-    expect(report).toMatchObject({ load: { inFlight: 16 }, errors: [], outcomes: { wrong: 0, failed: 0 } })
-    expect(sagas).toBeGreaterThan(100)
-    expect(outcomes.approved + outcomes.rejected).toBe(sagas)
-    // one in ten has no money, one in twenty asks for what is sold out
-    expect(outcomes.rejected / sagas).toBeGreaterThan(0.02)
-    expect(outcomes.rejected / sagas).toBeLessThan(0.4)
-    expect(report.firstOrderMs).toBeGreaterThan(0)
-    expect(latencyMs.p50).toBeGreaterThan(0)
-    expect(latencyMs.max).toBeGreaterThanOrEqual(latencyMs.p50)
-    expect(report.walBytesPerSaga).toBeGreaterThan(1_000)
-    expect(report.commitsPerSaga).toBeGreaterThan(0)
-    expect(Object.keys(work).sort()).toEqual(["orchestrator", "order", "payment", "product", "shipment", "user"])
-    // an order is placed and approved or rejected, and its saga has more than one answer to decide
-    expect(work["order"]?.decided).toBeGreaterThanOrEqual(2 * sagas)
-    expect(work["orchestrator"]?.decided).toBeGreaterThanOrEqual(3 * sagas)
-  } finally {
-    rmSync(dir, { recursive: true, force: true })
+/** What the first orders of a seed are about. */
+const planned = (count: number) => {
+  const options = { seed: 1, coordination: "orchestration", definition: "place-order" } as const
+  const shop = makeShop({ ...options, at: { orders: [], product: "", user: "" } })
+  const plans = Array.from({ length: count }, shop.plan)
+  return {
+    approved: plans.filter(({ approved }) => approved).length,
+    poor: plans.filter(({ user }) => user.balance === 0).length,
+    soldOut: plans.filter(({ product }) => product.quantity === 0).length
   }
-}, 120_000)
+}
+
+test("one order in ten comes from a user without money, one in twenty asks for what is sold out", () => {
+  const { approved, poor, soldOut } = planned(10_000)
+
+  expect(poor / 10_000).toBeCloseTo(0.1, 1.5)
+  expect(soldOut / 10_000).toBeCloseTo(0.05, 1.5)
+  expect(approved).toBe(10_000 - poor - soldOut)
+})
+
+test(
+  "orders at the embedded system end as they should, and the report tells what they cost",
+  async () => {
+    const dir = mkdtempSync(join(tmpdir(), "oncebox-load-"))
+    try {
+      const load = ["--in-flight", "16", "--seconds", "2", "--warm-up", "0"]
+      const { out, err, code } = await outputOf("stack/load/main.ts", "--embedded", "--json", "--dir", dir, ...load)
+      expect([err, code]).toEqual(["", 0])
+
+      const report = JSON.parse(out) as Report
+      const { sagas, outcomes, latencyMs, work } = report
+      expect(report).toMatchObject({ load: { inFlight: 16 }, errors: [], outcomes: { wrong: 0, failed: 0 } })
+      expect(sagas).toBeGreaterThanOrEqual(16)
+      const { approved } = planned(sagas)
+      expect(outcomes).toMatchObject({ approved, rejected: sagas - approved })
+      expect(report.firstOrderMs).toBeGreaterThan(0)
+      expect(latencyMs.p50).toBeGreaterThan(0)
+      expect(latencyMs.max).toBeGreaterThanOrEqual(latencyMs.p50)
+      expect(report.walBytesPerSaga).toBeGreaterThan(1_000)
+      expect(report.commitsPerSaga).toBeGreaterThan(0)
+      expect(Object.keys(work).sort()).toEqual(["orchestrator", "order", "payment", "product", "shipment", "user"])
+      // an order is placed and approved or rejected, and its saga has more than one answer to decide
+      expect(work["order"]?.decided).toBeGreaterThanOrEqual(2 * sagas)
+      expect(work["orchestrator"]?.decided).toBeGreaterThanOrEqual(3 * sagas)
+    } finally {
+      rmSync(dir, { recursive: true, force: true })
+    }
+  },
+  withinMs
+)
