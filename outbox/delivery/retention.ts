@@ -63,7 +63,11 @@ export const startRetention = (
       )
     )
     const topics = [...new Set(options.consumers.flatMap((consumer) => consumer.topics))]
-    const kept = yield* offsets.kept(topics)
+    // it may be up before its broker
+    const kept = yield* offsets.kept(topics).pipe(
+      Effect.tapError((error) => Effect.logWarning(error.message)),
+      Effect.retry(Schedule.spaced("1 second"))
+    )
     for (const { name, pool } of outboxes) {
       const message = forgotten(name, yield* pool.use(windowOf), keepMs, kept)
       if (message !== undefined) return yield* new RetentionRefused({ message })

@@ -1,7 +1,7 @@
 /** What may be dropped is dropped, and nothing else: slots of a second, on Postgres and the in-process broker. */
 import { describe, expect, test } from "bun:test"
 import { Effect, Schema, type Scope } from "effect"
-import { Broker } from "../broker/broker.ts"
+import { Broker, BrokerError } from "../broker/broker.ts"
 import { makeInProcess } from "../broker/in-process.ts"
 import { Offsets } from "../broker/offsets.ts"
 import { startAuditor } from "../delivery/auditor.ts"
@@ -469,6 +469,30 @@ describe("retention", () => {
           expect(await refusal(owner`select oncebox_drop_old()`)).toBe("dropped")
           expect(await refusal(owner`select oncebox_drop_outbox_slot(${today - 1}::bigint, 0)`)).toBe("dropped")
         })
+      }).pipe(Effect.scoped, Effect.runPromise),
+    60_000
+  )
+
+  test(
+    "begins when its broker is there, and not before",
+    () =>
+      Effect.gen(function* () {
+        const db = yield* database({ schema: "" })
+        const { offsets } = makeInProcess({ partitions: 1 })
+        let asked = 0
+        const kept: Offsets["Service"]["kept"] = () =>
+          Effect.suspend(() =>
+            ++asked < 3 ? Effect.fail(new BrokerError({ message: "the broker is away" })) : Effect.succeed(new Map())
+          )
+
+        const retention = yield* startRetention({
+          outboxes: [{ name: "notes", source: "", database: db.auditor }],
+          keep: "2 days",
+          consumers: []
+        }).pipe(Effect.provideService(Offsets, { ...offsets, kept }), Effect.timeout("20 seconds"))
+
+        expect(asked).toBe(3)
+        expect(retention.dropped()).toEqual(new Map([["notes", 0]]))
       }).pipe(Effect.scoped, Effect.runPromise),
     60_000
   )
