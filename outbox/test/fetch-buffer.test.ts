@@ -18,11 +18,15 @@ const bufferOf = (commit: (offsets: ReadonlyArray<string>) => Promise<void> = as
   let next = 0
   const kafkajs = { resolved: [] as Array<string>, heartbeats: 0, isRunning: true, isStale: false }
   /** So many messages of a partition, with values and headers of so many bytes. */
-  const fetch = (count: number, { value = 0, header = 0, partition = 0, first = next } = {}): Promise<void> => {
+  const fetch = (
+    count: number,
+    { value = 0, header = 0, times = 1, partition = 0, first = next } = {}
+  ): Promise<void> => {
+    const padding = Array.from({ length: times }, () => Buffer.alloc(header / times))
     const messages = Array.from({ length: count }, (_, n) => ({
       key: null,
       value: Buffer.alloc(value),
-      headers: { padding: Buffer.alloc(header) },
+      headers: { padding: padding.length === 1 ? padding[0] : padding },
       offset: String(first + n)
     }))
     next = first + count
@@ -71,7 +75,8 @@ test("a take that waits gets what the partitions of one fetch bring together", a
 test.each([
   ["messages", 5_000, {}],
   ["bytes of values", 50, { value: 100_000 }],
-  ["bytes of headers", 50, { header: 100_000 }]
+  ["bytes of headers", 50, { header: 100_000 }],
+  ["bytes of headers that occur twice", 50, { header: 100_000, times: 2 }]
 ])(
   "when there are too many %s kafkajs is held back until there is room, with heartbeats",
   async (_what, count, size) => {

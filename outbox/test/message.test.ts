@@ -268,7 +268,10 @@ describe("data that nests deep", () => {
     const deeper = { treeId: "t1", tree: nested(maxDepth) }
 
     expect(decodePayload(contract, encodePayload({ contract, payload: deepest }))).toEqual({ payload: deepest })
-    expect(() => encodePayload({ contract, payload: deeper })).toThrow(`Grown nests deeper than the ${maxDepth} levels`)
+    for (const tree of [deeper.tree, nested(200_000)])
+      expect(() => encodePayload({ contract, payload: { treeId: "t1", tree } })).toThrow(
+        `Grown nests deeper than the ${maxDepth} levels`
+      )
     expect(decodePayload(contract, JSON.stringify(deeper))).toEqual({
       unreadable: `payload nests deeper than ${maxDepth} levels`
     })
