@@ -33,6 +33,8 @@ export interface SubscribeOptions {
   readonly topics: ReadonlyArray<string>
   /** One member of the group gets all partitions, and another one when it is gone. */
   readonly exclusive?: boolean
+  /** Records may come half a second late, and then together: less work for who is in no hurry. */
+  readonly gathers?: boolean
 }
 
 export interface Subscription {

@@ -24,6 +24,9 @@ const defaultSessionTimeoutMs = 15_000
 /** Below a topic's `max.message.bytes` of 1 MiB, which counts what is sent for a partition at once. */
 const batchBytes = 900_000
 
+/** What a fetch that gathers does not wait beyond. */
+const gatheredBytes = 262_144
+
 /** How often offsets are committed: a crash brings back what was processed since, and the inbox drops it. */
 const commitEvery = "250 millis"
 
@@ -149,7 +152,7 @@ const allToOne: PartitionAssigner = ({ cluster }) => ({
 const subscribe = (
   kafka: Kafka,
   options: KafkaOptions,
-  { group, topics, exclusive = false }: SubscribeOptions
+  { group, topics, exclusive = false, gathers = false }: SubscribeOptions
 ): Effect.Effect<Subscription, BrokerError, Scope.Scope> =>
   Effect.gen(function* () {
     const sessionTimeout = options.sessionTimeoutMs ?? defaultSessionTimeoutMs
@@ -161,7 +164,7 @@ const subscribe = (
       heartbeatInterval: Math.floor(sessionTimeout / 10),
       // bounds how long a stop or an idle heartbeat waits for the fetch under way; delivery doesn't wait for it
       maxWaitTimeInMs: 500,
-      minBytes: 1,
+      minBytes: gathers ? gatheredBytes : 1,
       maxBytesPerPartition: 1_048_576,
       allowAutoTopicCreation: false,
       retry: { initialRetryTime: 100, maxRetryTime: 2_000, retries: 8, restartOnFailure: async () => true }

@@ -56,7 +56,7 @@ export const startAuditor = (
     const bySource = new Map(outboxes.map((outbox) => [outbox.audited.source, outbox]))
     const clock = yield* Clock.Clock
     const seen = new Seen([...bySource.keys()], remembered)
-    const subscription = yield* broker.subscribe({ group, topics, exclusive: true })
+    const subscription = yield* broker.subscribe({ group, topics, exclusive: true, gathers: true })
     const room = yield* Latch.make(true)
     const progress = yield* Latch.make(false)
 

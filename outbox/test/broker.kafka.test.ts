@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { Effect, Exit, Layer, Schedule, Scope } from "effect"
+import { Effect, Exit, Fiber, Layer, Schedule, Scope } from "effect"
 import { Kafka, logLevel, type Message } from "kafkajs"
 import RequestQueue from "kafkajs/src/network/requestQueue/index.js"
 import { freePorts } from "../../stack/ports.ts"
@@ -122,6 +122,31 @@ effectTest("a consumer that has nothing to do wakes up a few times a second", ()
     // without the guard about 900 for each connection
     expect(checks).toBeLessThan(100)
   })
+)
+
+effectTest("a subscription that gathers is given all that was published, in few pieces", () =>
+  Effect.gen(function* () {
+    const topic = yield* Effect.promise(world.topic)
+    const subscription = yield* world.broker.subscribe({ group: newGroup(), topics: [topic], gathers: true })
+    yield* world.broker.publish(numbered(topic, 1))
+    yield* collect(subscription, 1, true)
+    const since = performance.now()
+    const publishing = yield* Effect.forkScoped(
+      Effect.forEach(numbered(topic, 100, 1), (record) => world.broker.publish([record]), { discard: true })
+    )
+
+    const taken: Array<number> = []
+    let pieces = 0
+    while (taken.length < 100) {
+      taken.push(...(yield* subscription.take({ messages: 1_000, bytes: 10_000_000 })).map(valueOf))
+      pieces++
+    }
+    yield* Fiber.join(publishing)
+
+    // one each half a second; the first may have begun before
+    expect(pieces).toBeLessThanOrEqual(Math.ceil((performance.now() - since) / 500) + 2)
+    expect(taken.toSorted((a, b) => a - b)).toEqual(Array.from({ length: 100 }, (_, n) => n + 1))
+  }).pipe(Effect.timeout("40 seconds"))
 )
 
 effectTest("records come without a key or a value, and with a header that occurs twice, as they are", () =>
