@@ -24,6 +24,8 @@ export interface EnginesOptions {
   /** Wishes: a port that is taken is replaced by the last start's or by any free one. */
   readonly ports?: { readonly postgres?: number; readonly kafka?: number; readonly connect?: number } | undefined
   readonly log?: ((line: string) => void) | undefined
+  /** They are to run for minutes only. */
+  readonly brief?: boolean | undefined
   /** Settings of Postgres on top of the stack's own. */
   readonly postgresSettings?: Readonly<Record<string, string>> | undefined
   /** Proxies between the engines and whoever talks to them. */
@@ -68,7 +70,7 @@ export interface RunningEngines extends EngineAddresses {
 /** Starts all three, or none. */
 export const startEngines = async (options: EnginesOptions): Promise<RunningEngines> => {
   const dir = resolve(options.dir)
-  const engines = await installEngines(options.log)
+  const engines = { ...(await installEngines(options.log)), brief: options.brief }
   makePassable(dir)
   const ledger = await openLedger(dir)
   const started: Running[] = []

@@ -9,6 +9,8 @@ export interface Engines {
   /** Connect's `plugin.path`. */
   readonly plugins: string
   readonly java: string
+  /** They end within minutes, as a test's do. */
+  readonly brief?: boolean | undefined
   /** See archives.ts. */
   readonly archives?: { readonly folder: string; readonly use: "read" | "write" } | undefined
 }
@@ -26,8 +28,8 @@ export interface JavaCommand {
 export const javaCommand = (command: JavaCommand): { readonly file: string; readonly args: readonly string[] } => {
   const args = [
     ...archiveOptions(command),
-    // Half of what a start costs is compiling, and most of what gets compiled is never hot.
-    "-XX:CompileThresholdScaling=3",
+    // Half of what a start costs is compiling, and most of what gets compiled in the first minutes is never hot.
+    ...(command.engines.brief ? ["-XX:CompileThresholdScaling=3"] : []),
     `-Xms64m`,
     `-Xmx${command.heapMb}m`,
     "-XX:+UseSerialGC",

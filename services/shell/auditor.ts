@@ -10,7 +10,7 @@ import { readConfig, readSecret, setting } from "./config.ts"
 import { runProcess } from "./process.ts"
 import { auditorRole } from "./provision.ts"
 import { listen } from "./server.ts"
-import { topics } from "./topics.ts"
+import { allTopicNames } from "./topics.ts"
 import { startWatchdog, type Watchdog } from "./watchdog.ts"
 
 const milliseconds = (name: string, usual: number) => Config.Int(name).pipe(Config.withDefault(usual))
@@ -122,7 +122,7 @@ const program = Effect.gen(function* () {
   }))
   const auditor = yield* startAuditor({
     outboxes,
-    topics: topics.map(({ name }) => name),
+    topics: allTopicNames,
     grace: `${times.graceMs} millis`,
     every: `${times.everyMs} millis`
   }).pipe(Effect.provide(layers))

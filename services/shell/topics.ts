@@ -9,22 +9,30 @@ const dayMs = 86_400_000
 /** Less than the eight days for which inboxes remember: what lies there is known to whoever reads it again. */
 const settings = { "retention.ms": String(6 * dayMs), "segment.ms": String(dayMs) }
 
+/**
+ * So many replicas of a service share its work; a topic can be given more at any time, not less. Each partition has its price:
+ * records travel in batches of one partition.
+ */
+const usualPartitions = 2
+
 /** Every topic, and beside it the one for copies of its dead letters. */
-export const topics = topicNames.flatMap((name) => [
-  { name, partitions: 6, settings },
-  { name: `${name}.dead`, partitions: 1, settings }
-])
+export const allTopicNames: ReadonlyArray<string> = topicNames.flatMap((name) => [name, `${name}.dead`])
+
+export const topicsOf = (partitions: number) =>
+  allTopicNames.map((name) => ({ name, partitions: name.endsWith(".dead") ? 1 : partitions, settings }))
 
 if (import.meta.main) {
   runJob(
     "topics",
     Effect.gen(function* () {
-      const { brokers, replicationFactor } = yield* readConfig(
+      const { brokers, partitions, replicationFactor } = yield* readConfig(
         Config.all({
           brokers: setting.brokers,
+          partitions: Config.Int("PARTITIONS").pipe(Config.withDefault(usualPartitions)),
           replicationFactor: Config.Int("REPLICATION_FACTOR").pipe(Config.withDefault(1))
         })
       )
+      const topics = topicsOf(partitions)
       yield* Topics.create({ brokers, clientId: "topics" }, topics, replicationFactor)
       return `${topics.length} topics are ready`
     })

@@ -139,7 +139,7 @@ export const startStack = async (ends: Array<() => unknown>, options: StackOptio
     await within("the warden's end", wardenWithinMs, warden.exited)
   })
 
-  const engines = await startEngines({ ...options.engines, dir, prepare })
+  const engines = await startEngines({ brief: true, ...options.engines, dir, prepare })
   ends.push(() => engines.stop())
   await runConnectors(engines)
 

@@ -5,7 +5,7 @@
 import { randomUUID } from "node:crypto"
 import { Kafka, logLevel, type Admin, type IHeaders, type KafkaMessage, type Producer } from "kafkajs"
 import type { Coordination } from "oncebox"
-import { topics as topicPlans } from "../shell/topics.ts"
+import { allTopicNames } from "../shell/topics.ts"
 import { Hopeless, until, within } from "../../stack/wait.ts"
 
 export interface Taped {
@@ -45,7 +45,7 @@ const byteLength = Buffer.byteLength
 Buffer.byteLength = (value, encoding) => (value === null ? 0 : byteLength(value, encoding))
 
 /** Every topic of the system. */
-export const topicNames = topicPlans.map(({ name }) => name)
+export const topicNames = allTopicNames
 
 /** Marks what a test produced under an id of its own. */
 export const injectedHeader = "test_injected"

@@ -36,6 +36,7 @@ beforeAll(async () => {
   engines = await startEngines({
     dir,
     ports: { postgres: postgresPort, kafka: kafkaPort },
+    brief: true,
     detours: { kafka: [], connect: { brokers: `127.0.0.1:${kafkaPort}`, postgresPort: toPostgres.port } }
   })
   startedInMs = performance.now() - begun

@@ -4,7 +4,7 @@ import { Effect } from "effect"
 import { connect } from "oncebox"
 import { until } from "../../../stack/wait.ts"
 import type { OrderView } from "../../order/contract.ts"
-import { topics } from "../../shell/topics.ts"
+import { allTopicNames } from "../../shell/topics.ts"
 import { useSystem, type SagaView } from "./system.ts"
 
 setDefaultTimeout(60_000)
@@ -206,7 +206,7 @@ describe("every message about an order says its style and its definition", () =>
     (["place-order", "pay-first"] as const).map((definition) => ({ coordination, definition }))
   )
   const of = (productId: string) => ({ userId: "rich", items: [{ productId, quantity: 1 }] })
-  const records = () => topics.flatMap(({ name }) => embedded.broker.records(name))
+  const records = () => allTopicNames.flatMap((name) => embedded.broker.records(name))
   const recordsOf = (id: string) => records().filter(({ key }) => key?.toString() === id)
   const count = (id: string, type: string) => recordsOf(id).filter(({ headers }) => headers["ce_type"] === type).length
 

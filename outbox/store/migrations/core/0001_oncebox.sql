@@ -103,6 +103,8 @@ create index calls_due on calls (kind, due_at) where due_at is not null;
 
 -- Makes the partitions of the current time slot and of the three after it, and those that the inbox still keeps.
 -- A table is made first and attached then: attaching does not keep writers out, creating in place would.
+-- Rows are only ever added, and gone with their partition within days: there is nothing to vacuum, and nobody needs statistics.
+-- Of the inbox's partition 0 they are deleted.
 create function oncebox_prepare_partitions() returns void
 language plpgsql security definer set search_path = public, pg_temp as $$
 declare
@@ -118,7 +120,7 @@ begin
   for slot in select current_slot - 1 + n from generate_series(0, 4) n loop
     partition_name := 'outbox_' || slot;
     if to_regclass(partition_name) is null then
-      execute format('create table %I (like outbox including defaults including constraints)', partition_name);
+      execute format('create table %I (like outbox including defaults including constraints) with (autovacuum_enabled = off)', partition_name);
       execute format('alter table outbox attach partition %I for values from (%L) to (%L)', partition_name,
         to_timestamp(slot * settings.slot_ms / 1000.0), to_timestamp((slot + 1) * settings.slot_ms / 1000.0));
     end if;
@@ -126,7 +128,8 @@ begin
   for slot in select 0 union all select current_slot + n from generate_series(-settings.inbox_slots, 3) n loop
     partition_name := 'inbox_' || slot;
     if to_regclass(partition_name) is null then
-      execute format('create table %I (like inbox including defaults, primary key (message_id, consumer))', partition_name);
+      execute format('create table %I (like inbox including defaults, primary key (message_id, consumer)) with (autovacuum_enabled = %s)',
+        partition_name, slot = 0);
       execute format('alter table inbox attach partition %I for values in (%s)', partition_name, slot);
     end if;
   end loop;
