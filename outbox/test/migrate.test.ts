@@ -228,6 +228,19 @@ describe("the library's migrations", () => {
     expect(kept).toHaveLength(8)
   })
 
+  test("leave partitions that are dropped whole to themselves, and vacuum the one that is not", async () => {
+    await Migrations.run(owner, [Migrations.core])
+
+    const vacuumed = await owner`
+      select relname as name
+      from pg_class
+      join pg_inherits on inhrelid = oid
+      where inhparent in ('inbox'::regclass, 'outbox'::regclass) and relkind = 'r'
+        and not coalesce(reloptions, '{}') && '{autovacuum_enabled=off,autovacuum_enabled=f}'`
+
+    expect(vacuumed.map(({ name }) => name)).toEqual(["inbox_0"])
+  })
+
   test.each([
     ["a slot is shorter than a second", { slotMs: 999 }],
     ["no slot is kept", { inboxSlots: 0 }],
