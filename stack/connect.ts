@@ -49,7 +49,7 @@ export const startConnect = async (options: ConnectOptions): Promise<Running> =>
     // Connector files name these variables instead of holding secrets.
     "config.providers": "env",
     "config.providers.env.class": "org.apache.kafka.common.config.provider.EnvVarConfigProvider",
-    "config.providers.env.param.allowlist.pattern": "^(POSTGRES_HOST|POSTGRES_PORT|REPLICATION_PASSWORD)$",
+    "config.providers.env.param.allowlist.pattern": "^(POSTGRES_HOST|POSTGRES_PORT|REPLICATION_PASSWORD|DEBEZIUM_POLL_MS|DEBEZIUM_BATCH)$",
     "connector.client.config.override.policy": "None",
     "producer.acks": "all",
     "producer.linger.ms": 0,
@@ -73,7 +73,9 @@ export const startConnect = async (options: ConnectOptions): Promise<Running> =>
     env: {
       POSTGRES_HOST: options.postgres.host,
       POSTGRES_PORT: String(options.postgres.port),
-      REPLICATION_PASSWORD: options.replicationPassword
+      REPLICATION_PASSWORD: options.replicationPassword,
+      DEBEZIUM_POLL_MS: process.env["DEBEZIUM_POLL_MS"] ?? "10",
+      DEBEZIUM_BATCH: process.env["DEBEZIUM_BATCH"] ?? "2048"
     },
     logFile: options.logFile,
     ready: async () => {

@@ -42,7 +42,13 @@ export const contract = [
 ]
 
 /** What connectors/*.json may ask the Connect worker for. */
-export const connectorVariables = ["POSTGRES_HOST", "POSTGRES_PORT", "REPLICATION_PASSWORD"]
+export const connectorVariables = [
+  "POSTGRES_HOST",
+  "POSTGRES_PORT",
+  "REPLICATION_PASSWORD",
+  "DEBEZIUM_POLL_MS",
+  "DEBEZIUM_BATCH"
+]
 
 const jobs: Record<string, string> = {
   provision: "services/shell/provision.ts",
