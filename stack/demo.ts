@@ -1,5 +1,6 @@
 /**
- * `bun run demo [--tour <name>]`: the six services in one process, a few orders, and what happens on the way.
+ * `bun run demo [--tour <name>]`: the six services in one process, a few orders, and what happens on the way. Several tours are
+ * played one after the other, each with goods and people of its own.
  *
  * Starts from nothing each time and leaves nothing running. Exits 1 when an order ended otherwise than told, or when
  * stock or money do not add up at the end.
@@ -31,6 +32,7 @@ interface OrderAnswer {
 /** Prints every message of the shop as it comes to its topic, with the time since `mark()`. */
 const narrate = Effect.fnUntraced(function* (embedded: Embedded) {
   let since = performance.now()
+  let silent = false
   const told = new Set<string>()
   const topics = ["orders", "products", "payments", "shipments"].flatMap((name) => [
     `${name}-commands`,
@@ -43,7 +45,7 @@ const narrate = Effect.fnUntraced(function* (embedded: Embedded) {
         for (const { topic, headers } of records) {
           const type = String(headers["ce_type"])
           // the fixture's own accounts are no part of the story
-          if (type === "AccountOpenedEvent") continue
+          if (silent || type === "AccountOpenedEvent") continue
           const id = String(headers["id"])
           const again = told.has(id)
           told.add(id)
@@ -60,14 +62,18 @@ const narrate = Effect.fnUntraced(function* (embedded: Embedded) {
   )
   return {
     mark: () => void (since = performance.now()),
+    /** Whether it keeps to itself what comes from now on. */
+    silence: (is: boolean) => void (silent = is),
     stop: Fiber.interrupt(fiber)
   }
 })
 type Story = Effect.Success<ReturnType<typeof narrate>>
 
 /** Places an order. With a wait the answer is its end, if it comes in time. */
-const place = async (embedded: Embedded, scene: Scene, waitSeconds: number): Promise<OrderAnswer> => {
-  const { userId, items, coordination, definition, payment, country } = scene
+const place = async (embedded: Embedded, scene: Scene, prefix: string, waitSeconds: number): Promise<OrderAnswer> => {
+  const { coordination, definition, payment, country } = scene
+  const userId = prefix + scene.userId
+  const items = scene.items.map(({ productId, quantity }) => ({ productId: prefix + productId, quantity }))
   const response = await fetch(`${urlOf(embedded, "order")}/orders`, {
     method: "POST",
     headers: { "content-type": "application/json", ...(waitSeconds === 0 ? {} : { prefer: `wait=${waitSeconds}` }) },
@@ -100,7 +106,7 @@ const settled = (embedded: Embedded, orders: ReadonlyArray<OrderAnswer>): Promis
   })
 
 /** Stock and balances are what the approved orders left. Balances follow their events, so they are waited for. */
-const addsUp = async (embedded: Embedded, scenes: ReadonlyArray<Scene>): Promise<boolean> => {
+const addsUp = async (embedded: Embedded, scenes: ReadonlyArray<Scene>, prefix: string): Promise<boolean> => {
   const approved = scenes.filter(({ ends }) => ends === "APPROVED")
   const sold = (id: string): number =>
     approved
@@ -117,11 +123,12 @@ const addsUp = async (embedded: Embedded, scenes: ReadonlyArray<Scene>): Promise
     console.log(`  ${right ? colour(32, "✓") : colour(31, "✗")} ${text}`)
   }
   for (const { id, name, quantity: before } of fixtureProducts) {
-    const { quantity } = await read<{ quantity: number }>(`${urlOf(embedded, "product")}/products/${id}`)
+    const { quantity } = await read<{ quantity: number }>(`${urlOf(embedded, "product")}/products/${prefix}${id}`)
     line(quantity === before - sold(id), `${name.padEnd(10)} ${quantity} in stock`)
   }
   for (const { id, name, balance: before } of fixtureUsers) {
-    const balanceOf = async () => (await read<{ balance: number }>(`${urlOf(embedded, "user")}/users/${id}`)).balance
+    const balanceOf = async () =>
+      (await read<{ balance: number }>(`${urlOf(embedded, "user")}/users/${prefix}${id}`)).balance
     const due = before - spent(id)
     const right = await until("the balance", 5_000, async () => (await balanceOf()) === due).then(
       () => true,
@@ -133,13 +140,18 @@ const addsUp = async (embedded: Embedded, scenes: ReadonlyArray<Scene>): Promise
 }
 
 /** The orders one after the other, each to its end. */
-const inTurn = Effect.fnUntraced(function* (embedded: Embedded, scenes: ReadonlyArray<Scene>, story: Story) {
+const inTurn = Effect.fnUntraced(function* (
+  embedded: Embedded,
+  scenes: ReadonlyArray<Scene>,
+  prefix: string,
+  story: Story
+) {
   const orders: Array<OrderAnswer> = []
   let fine = true
   for (const [index, scene] of scenes.entries()) {
     console.log(`\n${colour(1, `${index + 1}. ${scene.title}`)}`)
     story.mark()
-    const order = yield* Effect.promise(() => place(embedded, scene, 20))
+    const order = yield* Effect.promise(() => place(embedded, scene, prefix, 20))
     orders.push(order)
     yield* Effect.promise(() => settled(embedded, [order]))
     fine = tell(order, scene) && fine
@@ -148,12 +160,17 @@ const inTurn = Effect.fnUntraced(function* (embedded: Embedded, scenes: Readonly
 })
 
 /** The orders while the payment service is down; they end when it is back. */
-const throughOutage = Effect.fnUntraced(function* (embedded: Embedded, scenes: ReadonlyArray<Scene>, story: Story) {
+const throughOutage = Effect.fnUntraced(function* (
+  embedded: Embedded,
+  scenes: ReadonlyArray<Scene>,
+  prefix: string,
+  story: Story
+) {
   console.log(`\n${colour(1, "The payment service is stopped, and orders are placed")}`)
   yield* embedded.stop("payment")
   story.mark()
   const placed: Array<OrderAnswer> = []
-  for (const scene of scenes) placed.push(yield* Effect.promise(() => place(embedded, scene, 0)))
+  for (const scene of scenes) placed.push(yield* Effect.promise(() => place(embedded, scene, prefix, 0)))
   const sagaOf = (id: string) =>
     read<{ waitingFor: { step: string; messages: ReadonlyArray<string> } | null }>(
       `${urlOf(embedded, "orchestrator")}/sagas/${id}`
@@ -191,13 +208,41 @@ ${Object.entries(tours)
   .map(([name, { about }]) => `  ${name.padEnd(10)} ${about}`)
   .join("\n")}`
 
+/** Plays a tour with the goods and the people of that prefix. Answers whether all ended as told, and adds up. */
+const play = Effect.fnUntraced(function* (embedded: Embedded, tour: Tour, prefix: string, story: Story) {
+  yield* Effect.promise(() => loadFixture(embedded, prefix))
+  console.log(colour(1, `Now: ${tour.about}.`))
+  story.silence(tour.sideBySide === true)
+  if (tour.sideBySide === true) return yield* Effect.promise(() => sideBySide(embedded))
+  const perform = tour.outage === true ? throughOutage : inTurn
+  const { orders, fine: ended } = yield* perform(embedded, tour.scenes, prefix, story)
+  yield* Effect.promise(() => settled(embedded, orders))
+  console.log(`\n${colour(1, "Stock and money, after all that")}`)
+  const fine = yield* Effect.promise(() => addsUp(embedded, tour.scenes, prefix))
+  if (tour.deliveries !== undefined) {
+    const dropped = [...embedded.running].map(([name, { counters }]) => `${name} ${counters().duplicates ?? 0}`).sort()
+    console.log(`\nDuplicates that the inboxes dropped: ${dropped.join(", ")}`)
+  }
+  return fine && ended
+})
+
+const next = `
+Next: \`bun run dev\` keeps the same system running, and in another terminal:
+
+  curl -s localhost:8002/orders -H 'content-type: application/json' -H 'prefer: wait=5' \\
+    -d '{"userId":"3","items":[{"productId":"2","quantity":1}]}'
+  curl -s localhost:8003/sagas?limit=1
+  curl -s localhost:8000/users/3
+`
+
 const demo = Effect.gen(function* () {
-  const { tour: name = "all" } = argumentsOf(usage, () =>
-    parseArgs({ options: { tour: { type: "string" }, help: { type: "boolean", short: "h" } } })
+  const { tour: names = ["all"] } = argumentsOf(usage, () =>
+    parseArgs({ options: { tour: { type: "string", multiple: true }, help: { type: "boolean", short: "h" } } })
   ).values
-  const tour: Tour | undefined = Object.entries(tours).find(([known]) => known === name)?.[1]
-  if (tour === undefined) {
-    console.error(`there is no tour ${name}; there are ${Object.keys(tours).join(", ")}`)
+  const known = new Map<string, Tour>(Object.entries(tours))
+  const unknown = names.find((name) => !known.has(name))
+  if (unknown !== undefined) {
+    console.error(`there is no tour ${unknown}; there are ${[...known.keys()].join(", ")}`)
     return 2
   }
   const started = performance.now()
@@ -205,37 +250,22 @@ const demo = Effect.gen(function* () {
   rmSync(join(dir, "data"), { recursive: true, force: true })
   console.log("Starting Postgres and six services in this process …")
   const cardProcessorUrl = yield* cardProcessor
-  const embedded = yield* startEmbedded({ dir, ports: "own", cardProcessorUrl, deliveries: tour.deliveries ?? 1 })
-  yield* Effect.promise(() => loadFixture(embedded))
-  console.log(
-    `${((performance.now() - started) / 1000).toFixed(1)} s later they are up. ${colour(1, `Now: ${tour.about}.`)}`
-  )
-  if (tour.sideBySide === true) {
-    const fine = yield* Effect.promise(() => sideBySide(embedded))
-    console.log(fine ? "\nEverything adds up." : "\nSOMETHING IS WRONG: see above.")
-    return fine ? 0 : 1
-  }
+  let deliveries = 1
+  const embedded = yield* startEmbedded({ dir, ports: "own", cardProcessorUrl, deliveries: () => deliveries })
+  console.log(`${((performance.now() - started) / 1000).toFixed(1)} s later they are up.`)
   const story = yield* narrate(embedded)
-  const { orders, fine: ended } = yield* (tour.outage === true ? throughOutage : inTurn)(embedded, tour.scenes, story)
-  yield* Effect.promise(() => settled(embedded, orders))
-  console.log(`\n${colour(1, "Stock and money, after all that")}`)
-  const fine = (yield* Effect.promise(() => addsUp(embedded, tour.scenes))) && ended
-  if (tour.deliveries !== undefined) {
-    const dropped = [...embedded.running].map(([name, { counters }]) => `${name} ${counters().duplicates ?? 0}`).sort()
-    console.log(`\nDuplicates that the inboxes dropped: ${dropped.join(", ")}`)
+  let allFine = true
+  for (const [index, name] of names.entries()) {
+    const tour = known.get(name)
+    if (tour === undefined) continue
+    deliveries = tour.deliveries ?? 1
+    const fine = yield* play(embedded, tour, index === 0 ? "" : `${name}-`, story)
+    console.log(`\n${fine ? "Everything adds up." : "SOMETHING IS WRONG: see above."}`)
+    allFine &&= fine
   }
   yield* story.stop
-  console.log(`
-${fine ? "Everything adds up." : "SOMETHING IS WRONG: see above."}
-
-Next: \`bun run dev\` keeps the same system running, and in another terminal:
-
-  curl -s localhost:8002/orders -H 'content-type: application/json' -H 'prefer: wait=5' \\
-    -d '{"userId":"3","items":[{"productId":"2","quantity":1}]}'
-  curl -s localhost:8003/sagas?limit=1
-  curl -s localhost:8000/users/3
-`)
-  return fine ? 0 : 1
+  console.log(next)
+  return allFine ? 0 : 1
 })
 
 runTool(demo)

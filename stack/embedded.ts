@@ -24,8 +24,8 @@ export interface EmbeddedOptions {
   readonly dir: string
   /** The services' own ports, or any that are free. */
   readonly ports: "own" | "free"
-  /** How often each message is delivered; once when absent. */
-  readonly deliveries?: number
+  /** How often a message that is published now is delivered; once when absent. */
+  readonly deliveries?: () => number
   /** Who charges cards; without one they are not taken. */
   readonly cardProcessorUrl?: string
 }
@@ -89,7 +89,7 @@ export const startEmbedded = Effect.fnUntraced(function* (
         ...portsOf(index, service)
       }
       const store = layerPostgres(Service.connection(service, settings), service.name)
-      const delivering = repeating(broker.broker, options.deliveries ?? 1)
+      const delivering = repeating(broker.broker, options.deliveries ?? (() => 1))
       yield* Effect.gen(function* () {
         const context = yield* Layer.build(Layer.merge(store, Layer.succeed(Broker, delivering)))
         running.set(name, yield* Service.launch(service, settings, { relay: true }).pipe(Effect.provide(context)))
@@ -129,9 +129,9 @@ export const cardProcessor = Effect.map(
   ({ url }) => url
 )
 
-const repeating = (broker: Broker["Service"], deliveries: number): Broker["Service"] => ({
+const repeating = (broker: Broker["Service"], deliveries: () => number): Broker["Service"] => ({
   ...broker,
-  publish: (records) => broker.publish(Array.from({ length: deliveries }, () => records).flat())
+  publish: (records) => broker.publish(Array.from({ length: deliveries() }, () => records).flat())
 })
 
 /** A running Postgres, and the passwords of its roles. */

@@ -42,8 +42,8 @@ export const urlOf = (embedded: Embedded, name: string): string => {
   return url
 }
 
-/** Creates what is not there yet. */
-export const loadFixture = async (embedded: Embedded): Promise<void> => {
+/** Creates what is not there yet, with a prefix to their ids when they are another tour's. */
+export const loadFixture = async (embedded: Embedded, prefix = ""): Promise<void> => {
   const create = async (url: string, body: object): Promise<void> => {
     const response = await fetch(url, {
       method: "POST",
@@ -56,14 +56,16 @@ export const loadFixture = async (embedded: Embedded): Promise<void> => {
     }
   }
   await Promise.all([
-    ...fixtureProducts.map((product) => create(`${urlOf(embedded, "product")}/products`, product)),
-    ...fixtureUsers.map((user) => create(`${urlOf(embedded, "user")}/users`, user))
+    ...fixtureProducts.map((product) =>
+      create(`${urlOf(embedded, "product")}/products`, { ...product, id: prefix + product.id })
+    ),
+    ...fixtureUsers.map((user) => create(`${urlOf(embedded, "user")}/users`, { ...user, id: prefix + user.id }))
   ])
   const shipments = connect(embedded.owner("shipments"), { name: "fixture", max: 1 })
   try {
     await shipments`
       insert into carrier_refusals (product_id, reason)
-      values (${refusedProduct}, 'dangerous goods')
+      values (${prefix + refusedProduct}, 'dangerous goods')
       on conflict do nothing`
     await shipments`
       insert into carrier_countries (country, reason)

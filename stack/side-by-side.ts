@@ -87,11 +87,19 @@ const runIn = async (embedded: Embedded, coordination: string): Promise<Row> => 
   }
 }
 
+const rules = async (
+  embedded: Embedded,
+  percent: { readonly pay: number; readonly reserve: number }
+): Promise<void> => {
+  await failing(embedded, "payments", "pay", percent.pay)
+  await failing(embedded, "products", "reserve", percent.reserve)
+}
+
 /** Runs both; says how they went. True when all adds up. */
 export const sideBySide = async (embedded: Embedded): Promise<boolean> => {
-  await failing(embedded, "payments", "pay", 20)
-  await failing(embedded, "products", "reserve", 10)
+  await rules(embedded, { pay: 20, reserve: 10 })
   const rows = [await runIn(embedded, "orchestration"), await runIn(embedded, "choreography")]
+  await rules(embedded, { pay: 0, reserve: 0 })
   console.log(`\n  ${"".padEnd(14)} approved  payment failed  stock failed, refunded     all`)
   for (const { coordination, approved, paymentFailed, stockFailed, ms, addsUp } of rows)
     console.log(

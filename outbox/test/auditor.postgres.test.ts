@@ -56,7 +56,8 @@ const recordsOf = async (db: Database, ids: ReadonlyArray<string>): Promise<Read
   })
 }
 
-const worldOf = (db: Database): World => {
+/** How to end what a case has started is put to `stops`. */
+const worldOf = (db: Database, stops: Array<() => Promise<void>>): World => {
   const queue = makeInProcess({ partitions: 3 })
   const states = (auditor: Auditor) => auditor.states().get("notes")
   return {
@@ -95,20 +96,23 @@ const worldOf = (db: Database): World => {
   }
 }
 
-let stops: Array<() => Promise<void>> = []
-
-const onNotes = (name: string, body: (world: World) => Promise<void>, slots: { readonly slotMs?: number } = {}): void =>
-  test(
+/** Cases wait most of their time: they run beside each other, but for one that has an appointment to keep. */
+const onNotes = (
+  name: string,
+  body: (world: World) => Promise<void>,
+  { slotMs, alone = false }: { readonly slotMs?: number; readonly alone?: boolean } = {}
+): void =>
+  (alone ? test.serial : test.concurrent)(
     name,
     () =>
       Effect.runPromise(
         Effect.scoped(
           Effect.gen(function* () {
-            const db = yield* database({ schema: "", ...slots })
+            const db = yield* database({ schema: "", ...(slotMs === undefined ? {} : { slotMs }) })
             yield* Effect.promise(async () => {
-              stops = []
+              const stops: Array<() => Promise<void>> = []
               try {
-                await body(worldOf(db))
+                await body(worldOf(db, stops))
               } finally {
                 for (const stop of stops) await stop()
               }
@@ -248,61 +252,8 @@ describe("the auditor", () => {
     expect(state(auditor)).toMatchObject({ exceptions: 0, republished: 0 })
   })
 
-  onNotes(
-    "finds what comes while it notes what is missing",
-    async ({ db, queue, write, publish, audit }) => {
-      let taken = 0
-      let asked = 0
-      let meanwhile = async (): Promise<void> => {}
-      const counting: Broker["Service"] = {
-        ...queue.broker,
-        subscribe: (options) =>
-          Effect.map(queue.broker.subscribe(options), (subscription) => ({
-            ...subscription,
-            take: (limit) =>
-              Effect.tap(subscription.take(limit), (records) => Effect.sync(() => (taken += records.length)))
-          }))
-      }
-      const asking: Offsets["Service"] = {
-        ...queue.offsets,
-        extents: (topics) =>
-          Effect.promise(() => (asked++ === 1 ? meanwhile() : Promise.resolve())).pipe(
-            Effect.andThen(queue.offsets.extents(topics))
-          )
-      }
-      const auditor = await audit({ grace: "4 seconds", every: "1 hour" }, counting, asking)
-      await until("the first look", happensWithinMs, () => state(auditor).failure === undefined)
-      const slotNow = async () => {
-        const [now] = await db.owner<Array<{ slot: number }>>`
-          select floor(extract(epoch from clock_timestamp()))::bigint as slot`
-        return now?.slot ?? 0
-      }
-      // in slots of their own, so that they are looked at one after the other
-      await db.owner`select oncebox_prepare_partitions()`
-      const first = await write(1)
-      const slot = await slotNow()
-      await until("the next slot", happensWithinMs, async () => (await slotNow()) > slot)
-      await db.owner`select oncebox_prepare_partitions()`
-      await write(1)
-      const writtenAt = performance.now()
-      await until("both are old enough", happensWithinMs, () => performance.now() > writtenAt + 2_300)
-      asked = 0
-      meanwhile = async () => {
-        await publish(first)
-        await until("it was read", happensWithinMs, () => taken === 1)
-        await new Promise((resolve) => setImmediate(resolve))
-      }
-
-      await within("a look", happensWithinMs, Effect.runPromise(auditor.look))
-
-      expect(asked).toBe(2)
-      expect(state(auditor)).toMatchObject({ exceptions: 1, republished: 0 })
-    },
-    { slotMs: 1_000 }
-  )
-
   onNotes("takes up exceptions that a killed one noted", async ({ write, audit, times, passed, db }) => {
-    const first = await audit({ grace: "3 seconds" })
+    const first = await audit({ grace: "6 seconds" })
     const ids = await write(4)
     await until("noted", happensWithinMs, async () => (await exceptionsOf(db)).length === 4)
     await first.stop()
@@ -316,13 +267,13 @@ describe("the auditor", () => {
   })
 
   onNotes("does not publish again what came while nobody audited", async ({ write, publish, audit, times, db }) => {
-    const first = await audit({ grace: "4 seconds" })
+    const first = await audit({ grace: "8 seconds" })
     const ids = await write(4)
     await until("noted", happensWithinMs, async () => (await exceptionsOf(db)).length === 4)
     await first.stop()
     await publish(ids)
 
-    const second = await audit({ grace: "4 seconds" })
+    const second = await audit({ grace: "8 seconds" })
     await until("all found", happensWithinMs, async () => (await exceptionsOf(db)).length === 0)
 
     expect(times(ids)).toEqual([1, 1, 1, 1])
@@ -357,7 +308,7 @@ describe("the auditor", () => {
       await publish(written.slice(2))
     }
     await until("healed", happensWithinMs, () => healed() === lost.length)
-    for (const auditor of auditors) await passed(auditor)
+    await Promise.all(auditors.map(passed))
     expect(new Set(times(ids))).toEqual(new Set([1]))
 
     const [marks] = await db.owner`select sum(audited)::int as audited from audit_marks`
@@ -490,7 +441,7 @@ describe("the auditor", () => {
     await db.owner.unsafe(`
       create function refuse() returns trigger language plpgsql as $$ begin raise exception 'not now'; end $$;
       create trigger refuse before delete on audit_exceptions execute function refuse()`)
-    const auditor = await audit({ grace: "6 seconds", remembered: 10 })
+    const auditor = await audit({ grace: "10 seconds", remembered: 10 })
     const ids = await write(3)
     await until("noted", happensWithinMs, async () => (await exceptionsOf(db)).length === 3)
     await publish(ids)
@@ -529,4 +480,57 @@ describe("the auditor", () => {
       await expect(asAuditor(forbidden)).rejects.toThrow(/permission denied|must be owner/)
     expect(ids).toHaveLength(1)
   })
+
+  onNotes(
+    "finds what comes while it notes what is missing",
+    async ({ db, queue, write, publish, audit }) => {
+      let taken = 0
+      let asked = 0
+      let meanwhile = async (): Promise<void> => {}
+      const counting: Broker["Service"] = {
+        ...queue.broker,
+        subscribe: (options) =>
+          Effect.map(queue.broker.subscribe(options), (subscription) => ({
+            ...subscription,
+            take: (limit) =>
+              Effect.tap(subscription.take(limit), (records) => Effect.sync(() => (taken += records.length)))
+          }))
+      }
+      const asking: Offsets["Service"] = {
+        ...queue.offsets,
+        extents: (topics) =>
+          Effect.promise(() => (asked++ === 1 ? meanwhile() : Promise.resolve())).pipe(
+            Effect.andThen(queue.offsets.extents(topics))
+          )
+      }
+      const auditor = await audit({ grace: "4 seconds", every: "1 hour" }, counting, asking)
+      await until("the first look", happensWithinMs, () => state(auditor).failure === undefined)
+      const slotNow = async () => {
+        const [now] = await db.owner<Array<{ slot: number }>>`
+          select floor(extract(epoch from clock_timestamp()))::bigint as slot`
+        return now?.slot ?? 0
+      }
+      // in slots of their own, so that they are looked at one after the other
+      await db.owner`select oncebox_prepare_partitions()`
+      const first = await write(1)
+      const slot = await slotNow()
+      await until("the next slot", happensWithinMs, async () => (await slotNow()) > slot)
+      await db.owner`select oncebox_prepare_partitions()`
+      await write(1)
+      const writtenAt = performance.now()
+      await until("both are old enough", happensWithinMs, () => performance.now() > writtenAt + 2_300)
+      asked = 0
+      meanwhile = async () => {
+        await publish(first)
+        await until("it was read", happensWithinMs, () => taken === 1)
+        await new Promise((resolve) => setImmediate(resolve))
+      }
+
+      await within("a look", happensWithinMs, Effect.runPromise(auditor.look))
+
+      expect(asked).toBe(2)
+      expect(state(auditor)).toMatchObject({ exceptions: 1, republished: 0 })
+    },
+    { slotMs: 1_000, alone: true }
+  )
 })

@@ -201,7 +201,9 @@ describe("retention", () => {
     await superuser.unsafe(`
       create function dawdle() returns event_trigger language plpgsql as
         $$ begin
-          perform pg_sleep(${takesMs / 1_000}) from pg_event_trigger_dropped_objects() where object_name = 'outbox_${slot}';
+          perform pg_sleep(${takesMs / 1_000})
+          from pg_event_trigger_dropped_objects()
+          where object_type = 'table' and object_name = 'outbox_${slot}';
         end $$;
       create event trigger dawdle on sql_drop when tag in ('DROP TABLE') execute function dawdle()`)
     for (const group of readers) await world.consume(group, 1)

@@ -5,7 +5,6 @@ import { connect } from "oncebox"
 import { applyConnectors } from "../../connectors/apply.ts"
 import { connectorTarget } from "../../stack/supervise.ts"
 import { until } from "../../stack/wait.ts"
-import type { Placing } from "./orders.ts"
 import { connector, type Database, type Stack } from "./stack.ts"
 
 export const happensWithinMs = 60_000
@@ -45,7 +44,8 @@ const runConnector = (stack: Stack, name: string): Promise<void> =>
 /** Where messages are lost, and how; it ends with Debezium at work again. */
 export type Fault = (
   stack: Stack,
-  placing: Placing,
+  /** Places orders; returns when they were answered. */
+  flow: () => Promise<void>,
   /** Returns when the auditor has published something again. */
   audited: () => Promise<void>
 ) => Promise<void>
@@ -70,18 +70,18 @@ const makeSlotAnew = (stack: Stack) =>
 
 // Debezium sees that the slot begins after what it read last and publishes the whole table: what it has not missed for long
 // needs nobody else.
-export const slotMadeAnew: Fault = (stack, placing, audited) =>
+export const slotMadeAnew: Fault = (stack, flow, audited) =>
   without(stack, "products", async () => {
-    await placing.done
+    await flow()
     await audited()
     await makeSlotAnew(stack)
   })
 
 /** Of a connector that has read nothing since its snapshot: it does not see that the slot is another one. */
-export const slotMadeAnewEarly: Fault = (stack, placing) =>
+export const slotMadeAnewEarly: Fault = (stack, flow) =>
   without(stack, "products", async () => {
     const grown = await growth(stack, "products")
-    await placing.done
+    await flow()
     await grown(5)
     await changeOffset(stack, "products", ({ lsn_proc: _read, lsn_commit: _committed, ...snapshot }) => snapshot)
     await makeSlotAnew(stack)
@@ -95,12 +95,12 @@ const growth = async (stack: Stack, name: Database): Promise<(rows: number) => P
   return (rows) => until(`${rows} more rows in ${name}`, happensWithinMs, async () => (await size()) >= before + rows)
 }
 
-export const outOfThePublication: Fault = async (stack, placing) => {
+export const outOfThePublication: Fault = async (stack, flow) => {
   const sql = stack.database("payments")
   await sql`alter publication outbox drop table outbox`
   try {
     const grown = await growth(stack, "payments")
-    await placing.done
+    await flow()
     await grown(20)
   } finally {
     await sql`alter publication outbox add table outbox`
@@ -125,9 +125,9 @@ const passedBy = async (stack: Stack, slot: string, segments: number): Promise<v
   await until("the other slots are past it", happensWithinMs, past, 500)
 }
 
-export const slotLost: Fault = (stack, placing, audited) =>
+export const slotLost: Fault = (stack, flow, audited) =>
   without(stack, "orders", async () => {
-    await placing.done
+    await flow()
     await passedBy(stack, "orders_outbox", 4)
     const limit = "max_slot_wal_keep_size"
     await administer(stack, "orders", `alter system set ${limit} = '32MB'`, "select pg_reload_conf()")
@@ -145,10 +145,10 @@ export const slotLost: Fault = (stack, placing, audited) =>
     }
   })
 
-export const offsetsMovedForward: Fault = (stack, placing) =>
+export const offsetsMovedForward: Fault = (stack, flow) =>
   without(stack, "shipments", async () => {
     const grown = await growth(stack, "shipments")
-    await placing.done
+    await flow()
     await grown(5)
     await moveOffsets(stack, "shipments")
   })

@@ -5,7 +5,7 @@
  */
 import { afterAll, beforeAll, test } from "bun:test"
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs"
-import { join, resolve } from "node:path"
+import { basename, join, resolve } from "node:path"
 import { Redacted } from "effect"
 import { connect, type Sql } from "oncebox"
 import { readSecret, startEngines, type EnginesOptions, type RunningEngines } from "../../stack/engines.ts"
@@ -45,6 +45,8 @@ export interface Stack {
    * another program in its place.
    */
   readonly start: (name: ServiceName, label: string, script?: string, inPlaceOf?: Replica) => Promise<Replica>
+  /** Has another program do a service's work from now on; without one the service's own does it again. */
+  readonly exchange: (name: ServiceName, script?: string) => Promise<void>
   /** Starts again whatever an earlier test that failed left dead. */
   readonly revive: () => Promise<void>
   /** Keeps the folder for whoever looks into what failed. */
@@ -62,25 +64,37 @@ let current: { readonly stack: Promise<Stack>; readonly stop: () => Promise<void
 let users = 0
 let grace: Timer | undefined
 
-/** Has the stack for the tests of this file. It lingers for the next one: which is the last, only the test runner knows. */
-export const useStack = (): void => {
+/**
+ * Has the stack for the tests of this file, with other programs in some services' place. It lingers for the next file: which
+ * is the last, only the test runner knows.
+ */
+export const useStack = (programs: ReadonlyArray<readonly [name: ServiceName, script: string]> = []): void => {
   beforeAll(async () => {
     clearTimeout(grace)
     users++
     current ??= begin()
-    await current.stack
+    const stack = await current.stack
+    for (const [name, script] of programs) await stack.exchange(name, script)
   })
-  afterAll(() => {
-    users--
+  afterAll(async () => {
     const ended = current
-    if (users > 0 || ended === undefined) return
-    const stop = async (): Promise<void> => {
-      if (users > 0 || current !== ended) return
-      current = undefined
-      await ended.stop()
+    try {
+      const stack = await ended?.stack
+      for (const [name] of programs) await stack?.exchange(name)
+    } finally {
+      users--
+      if (users === 0 && ended !== undefined) linger(ended)
     }
-    grace = setTimeout(() => void stop(), graceMs)
   })
+}
+
+const linger = (ended: Exclude<typeof current, undefined>): void => {
+  const stop = async (): Promise<void> => {
+    if (users > 0 || current !== ended) return
+    current = undefined
+    await ended.stop()
+  }
+  grace = setTimeout(() => void stop(), graceMs)
 }
 
 /** A test on the stack. When it fails it says where the logs are, and they stay there. */
@@ -188,11 +202,14 @@ export const startStack = async (ends: Array<() => unknown>, options: StackOptio
     await Promise.all(SERVICE_NAMES.map(async (name) => [name, await start(name, name)] as const))
   )
 
+  const others = new Map<ServiceName, Replica>()
+  const service = (name: ServiceName): Replica => others.get(name) ?? known(services, name)
+
   const tape = await startTape(engines.kafka.brokers, options.tape)
   ends.push(() => tape.stop())
   return {
     engines,
-    service: (name) => known(services, name),
+    service,
     database: (name) => known(databases, name),
     reconnect: async () => {
       const lost = databases
@@ -202,8 +219,14 @@ export const startStack = async (ends: Array<() => unknown>, options: StackOptio
     tape,
     processor,
     start,
+    exchange: async (name, script) => {
+      await service(name).stop()
+      others.delete(name)
+      if (script === undefined) await service(name).restart()
+      else others.set(name, await start(name, basename(script, ".ts"), script))
+    },
     revive: async () => {
-      for (const one of [engines.postgres, engines.kafka, engines.connect, ...services.values()]) {
+      for (const one of [engines.postgres, engines.kafka, engines.connect, ...SERVICE_NAMES.map(service)]) {
         if (!one.alive()) await one.restart()
       }
     },

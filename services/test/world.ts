@@ -159,16 +159,22 @@ export const readState = async (stack: Stack): Promise<Readonly<Record<string, R
 
 const settlesWithinMs = 90_000
 
+/** How many of these orders have ended by now. */
+export const endedOf = async (stack: Stack, placed: ReadonlyMap<string, Planned>): Promise<number> => {
+  const found = await stack.database("orders")<Array<{ id: string }>>`
+    select id
+    from orders
+    where id = any(array(select id::uuid from jsonb_array_elements_text(${JSON.stringify([...placed.keys()])}::text::jsonb) as ids(id)))
+      and status in ('APPROVED', 'REJECTED')`
+  return found.length
+}
+
 /** Returns when so many of these orders have ended; all of them without a number. */
 export const ended = (stack: Stack, placed: ReadonlyMap<string, Planned>, count?: number): Promise<void> =>
   until("orders ended", settlesWithinMs, async () => {
-    const found = await stack.database("orders")<Array<{ id: string }>>`
-      select id
-      from orders
-      where id = any(array(select id::uuid from jsonb_array_elements_text(${JSON.stringify([...placed.keys()])}::text::jsonb) as ids(id)))
-        and status in ('APPROVED', 'REJECTED')`
-    if (found.length >= (count ?? placed.size)) return true
-    throw new Error(`${found.length} of ${placed.size} have`)
+    const found = await endedOf(stack, placed)
+    if (found >= (count ?? placed.size)) return true
+    throw new Error(`${found} of ${placed.size} have`)
   })
 
 /** The ends of the topics; fails when a consumer group has yet to read what lies before them. */
@@ -197,16 +203,24 @@ const allRead = async (stack: Stack): Promise<ReadonlyMap<string, bigint>> => {
 export const consumed = (stack: Stack): Promise<void> =>
   until("consumed", settlesWithinMs, async () => (await allRead(stack)).size > 0, 250)
 
+/** What the outboxes hold and no topic does. The outboxes are read last. */
+export const unpublished = async (
+  stack: Stack
+): Promise<ReadonlyArray<{ readonly id: string; readonly type: string }>> => {
+  const published = new Set(stack.tape.records.map(({ id }) => id))
+  const { outbox } = await readMessages(stack)
+  return outbox.filter(({ id }) => !published.has(id))
+}
+
 /**
- * Returns when all that the outboxes hold lies on the topics and all that lies there was consumed. Nothing moves then
- * but timers and new requests: the outboxes are read last, so what a pass sent before it let go of its offsets is in it.
+ * Returns when all that the outboxes hold, but for what is lost, lies on the topics and all that lies there was consumed.
+ * Nothing moves then but timers and new requests: the outboxes are read last, so what a pass sent before it let go of its
+ * offsets is in it.
  */
-export const quiet = (stack: Stack, withinMs = settlesWithinMs): Promise<void> =>
+export const quiet = (stack: Stack, withinMs = settlesWithinMs, lost: ReadonlySet<string> = new Set()): Promise<void> =>
   until("quiet", withinMs, async () => {
     const ends = await allRead(stack)
-    const published = new Set(stack.tape.records.map(({ id }) => id))
-    const { outbox } = await readMessages(stack)
-    const missing = outbox.filter(({ id }) => !published.has(id))
+    const missing = (await unpublished(stack)).filter(({ id }) => !lost.has(id))
     if (missing.length > 0)
       throw new Error(`${missing.length} messages are not on their topics, such as ${missing[0]?.type}`)
     const [early] = await stack.database("sagas")<Array<{ waiting: number }>>`

@@ -1,7 +1,7 @@
-/** Every tour of the demo, as a user runs it. */
-import { expect, setDefaultTimeout, test } from "bun:test"
+/** Every tour of the demo: all of them in one system, and one by itself, as a user runs it. */
+import { beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test"
 import { join } from "node:path"
-import { tours } from "../tours.ts"
+import { tours, type Tour } from "../tours.ts"
 
 setDefaultTimeout(90_000)
 
@@ -16,19 +16,44 @@ const demo = async (...args: ReadonlyArray<string>) => {
   return { code: await child.exited, out, error }
 }
 
-for (const [name, { scenes }] of Object.entries(tours)) {
-  test(`the tour ${name} ends as it says, and all adds up`, async () => {
-    const { code, out, error } = await demo("--tour", name)
+/** What a tour tells, from its start to its end. */
+const expectTold = (name: string, out: string | undefined): void => {
+  const { scenes } = Object.entries<Tour>(tours).find(([known]) => known === name)?.[1] ?? { scenes: [] }
+  expect(out).toContain("Everything adds up.")
+  expect(out?.match(/→ (APPROVED|REJECTED)/g) ?? []).toHaveLength(scenes.length)
+  if (name === "styles") expect(out?.match(/✓ adds up/g)).toHaveLength(2)
+  if (name === "outage") expect(out?.match(/waits for PaymentProcessedEvent/g)).toHaveLength(scenes.length)
+  if (name === "choreography") expect(out).not.toContain("Command ")
+  if (name === "duplicates") expect(out).toMatch(/dropped: orchestrator [1-9]\d*, order [1-9]/)
+}
+
+const names = Object.keys(tours)
+
+describe("one after the other, each with goods and people of its own", () => {
+  let told: ReadonlyArray<string> = []
+  beforeAll(async () => {
+    const { code, out, error } = await demo(...names.flatMap((name) => ["--tour", name]))
 
     expect({ code, error }).toEqual({ code: 0, error: "" })
-    expect(out).toContain("Everything adds up.")
-    expect(out.match(/→ (APPROVED|REJECTED)/g) ?? []).toHaveLength(scenes.length)
-    if (name === "styles") expect(out.match(/✓ adds up/g)).toHaveLength(2)
-    if (name === "outage") expect(out.match(/waits for PaymentProcessedEvent/g)).toHaveLength(scenes.length)
-    if (name === "choreography") expect(out).not.toContain("Command ")
-    if (name === "duplicates") expect(out).toMatch(/dropped: orchestrator [1-9]\d*, order [1-9]/)
+    told = out.split(/^Now: /m).slice(1)
+    expect(told).toHaveLength(names.length)
   })
-}
+
+  for (const [index, name] of names.entries())
+    test(`the tour ${name} ends as it says, and all adds up`, () => expectTold(name, told[index]))
+})
+
+test("the demo by itself starts from nothing, ends as it says, and leaves its ports to the next one", async () => {
+  for (const [args, name] of [
+    [[], "all"],
+    [["--tour", "duplicates"], "duplicates"]
+  ] as const) {
+    const { code, out, error } = await demo(...args)
+
+    expect({ code, error }).toEqual({ code: 0, error: "" })
+    expectTold(name, out)
+  }
+})
 
 test("a tour that there is not is told, with those that there are", async () => {
   const { code, error } = await demo("--tour", "nowhere")

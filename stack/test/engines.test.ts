@@ -243,7 +243,7 @@ test("a connector whose connection is dead says RUNNING and does not read its sl
   const statuses = new Set<string>()
   const stop = new AbortController()
   const watch = watchConnectors(
-    { ...connectorTarget(engines), names: ["orders"], idleMs: 10_000, log: (line) => lines.push(line) },
+    { ...connectorTarget(engines), names: ["orders"], idleMs: 3_000, log: (line) => lines.push(line) },
     stop.signal
   )
   try {
