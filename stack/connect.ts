@@ -49,7 +49,8 @@ export const startConnect = async (options: ConnectOptions): Promise<Running> =>
     // Connector files name these variables instead of holding secrets.
     "config.providers": "env",
     "config.providers.env.class": "org.apache.kafka.common.config.provider.EnvVarConfigProvider",
-    "config.providers.env.param.allowlist.pattern": "^(POSTGRES_HOST|POSTGRES_PORT|REPLICATION_PASSWORD|DEBEZIUM_POLL_MS|DEBEZIUM_BATCH)$",
+    "config.providers.env.param.allowlist.pattern":
+      "^(POSTGRES_HOST|POSTGRES_PORT|REPLICATION_PASSWORD|DEBEZIUM_POLL_MS|DEBEZIUM_BATCH)$",
     "connector.client.config.override.policy": "None",
     "producer.acks": "all",
     "producer.linger.ms": 0,
