@@ -13,7 +13,7 @@ const settings = { "retention.ms": String(6 * dayMs), "segment.ms": String(dayMs
  * So many replicas of a service share its work; a topic can be given more at any time, not less. Each partition has its price:
  * records travel in batches of one partition.
  */
-const usualPartitions = 2
+export const usualPartitions = 2
 
 /** Every topic, and beside it the one for copies of its dead letters. */
 export const allTopicNames: ReadonlyArray<string> = topicNames.flatMap((name) => [name, `${name}.dead`])

@@ -3,6 +3,7 @@ import type { Outgoing } from "oncebox"
 import { ApproveOrderCommand } from "../order/contract.ts"
 import { AccountOpenedEvent, ProcessPaymentCommand } from "../payment/contract.ts"
 import { ReserveProductCommand } from "../product/contract.ts"
+import { usualPartitions } from "../shell/topics.ts"
 import { CreateShipmentCommand } from "../shipment/contract.ts"
 import { UserCreatedEvent } from "../user/contract.ts"
 import { handles, type Subscriber } from "./checks/check.ts"
@@ -110,7 +111,7 @@ export const poisonFor = (subscribers: ReadonlyArray<Subscriber>): ReadonlyArray
     }
     const sound: Sound = {
       topic: contract.topic.name,
-      partition: n % 6,
+      partition: n % usualPartitions,
       key: Buffer.from(id),
       value: Buffer.from(JSON.stringify(payload)),
       headers

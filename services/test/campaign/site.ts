@@ -12,7 +12,7 @@ export interface Site {
 }
 
 /** Shorter than usual, so that it has to act in a run of minutes. */
-const audits = { AUDIT_GRACE_MS: "5000", AUDIT_EVERY_MS: "1000" }
+const audits = { AUDIT_GRACE_MS: "2000", AUDIT_EVERY_MS: "1000" }
 const readyWithinMs = 120_000
 
 export const startSite = async (ends: Array<() => unknown>, dir: string): Promise<Site> => {
