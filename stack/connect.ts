@@ -23,6 +23,12 @@ export interface ConnectOptions {
 const READY_WITHIN_MS = 120_000
 const STOP_WITHIN_MS = 20_000
 
+/** How often connectors look for rows, and how many they take at once: see connectors/README.md. */
+export const usualPace = { DEBEZIUM_POLL_MS: "10", DEBEZIUM_BATCH: "2048" } as const
+
+const paceOf = (env: Readonly<Record<string, string | undefined>>): Readonly<Record<string, string>> =>
+  Object.fromEntries(Object.entries(usualPace).map(([name, usual]) => [name, env[name] ?? usual]))
+
 export const startConnect = async (options: ConnectOptions): Promise<Running> => {
   mkdirSync(dirname(options.propertiesFile), { recursive: true })
   const converter = "org.apache.kafka.connect.storage.StringConverter"
@@ -75,8 +81,7 @@ export const startConnect = async (options: ConnectOptions): Promise<Running> =>
       POSTGRES_HOST: options.postgres.host,
       POSTGRES_PORT: String(options.postgres.port),
       REPLICATION_PASSWORD: options.replicationPassword,
-      DEBEZIUM_POLL_MS: process.env["DEBEZIUM_POLL_MS"] ?? "10",
-      DEBEZIUM_BATCH: process.env["DEBEZIUM_BATCH"] ?? "2048"
+      ...paceOf(process.env)
     },
     logFile: options.logFile,
     ready: async () => {

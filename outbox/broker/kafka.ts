@@ -162,7 +162,7 @@ const subscribe = (
       sessionTimeout,
       rebalanceTimeout: 2 * sessionTimeout,
       heartbeatInterval: Math.floor(sessionTimeout / 10),
-      // bounds how long a stop or an idle heartbeat waits for the fetch under way; delivery doesn't wait for it
+      // bounds how long a stop or an idle heartbeat waits for the fetch under way; delivery doesn't wait for it, unless it gathers
       maxWaitTimeInMs: 500,
       minBytes: gathers ? gatheredBytes : 1,
       maxBytesPerPartition: 1_048_576,

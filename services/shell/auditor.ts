@@ -113,7 +113,8 @@ const program = Effect.gen(function* () {
   const settings = yield* readSettings
   const { databaseHost, databasePort, brokers, passwordFile, adminPort, ...times } = settings
   const password = yield* readSecret(passwordFile)
-  const kafka = { brokers, clientId: "auditor" }
+  // No transaction of its own needs the usual 15 s, and two auditors do no harm: who was killed is to be back soon.
+  const kafka = { brokers, clientId: "auditor", sessionTimeoutMs: 6_000 }
   const layers = yield* Layer.build(Layer.merge(layerKafka(kafka), layerKafkaOffsets(kafka)))
   const outboxes = services.map(({ database }) => ({
     name: database,

@@ -1,5 +1,5 @@
 /** The job that creates the topics: `bun services/shell/topics.ts`. It may be run again at any time: those that are there stay. */
-import { Config, Effect } from "effect"
+import { Config, Effect, Schema } from "effect"
 import { Topics } from "oncebox"
 import { topicNames } from "../index.ts"
 import { readConfig, setting } from "./config.ts"
@@ -10,10 +10,11 @@ const dayMs = 86_400_000
 const settings = { "retention.ms": String(6 * dayMs), "segment.ms": String(dayMs) }
 
 /**
- * So many replicas of a service share its work; a topic can be given more at any time, not less. Each partition has its price:
- * records travel in batches of one partition.
+ * So many replicas of a service share its work. Each partition has its price: records travel in batches of one partition. A topic
+ * keeps what it was made with, for with another number the messages of a key would lie on two partitions.
  */
 export const usualPartitions = 2
+const Partitions = Schema.NumberFromString.check(Schema.isInt(), Schema.isBetween({ minimum: 1, maximum: 1_000 }))
 
 /** Every topic, and beside it the one for copies of its dead letters. */
 export const allTopicNames: ReadonlyArray<string> = topicNames.flatMap((name) => [name, `${name}.dead`])
@@ -28,7 +29,7 @@ if (import.meta.main) {
       const { brokers, partitions, replicationFactor } = yield* readConfig(
         Config.all({
           brokers: setting.brokers,
-          partitions: Config.Int("PARTITIONS").pipe(Config.withDefault(usualPartitions)),
+          partitions: Config.schema(Partitions, "PARTITIONS").pipe(Config.withDefault(usualPartitions)),
           replicationFactor: Config.Int("REPLICATION_FACTOR").pipe(Config.withDefault(1))
         })
       )

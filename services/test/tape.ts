@@ -44,9 +44,6 @@ export interface Tape {
 const byteLength = Buffer.byteLength
 Buffer.byteLength = (value, encoding) => (value === null ? 0 : byteLength(value, encoding))
 
-/** Every topic of the system. */
-export const topicNames = allTopicNames
-
 /** Marks what a test produced under an id of its own. */
 export const injectedHeader = "test_injected"
 
@@ -90,7 +87,7 @@ export const startTape = async (brokers: string, { slim }: TapeOptions = { slim:
     for (const listener of listeners) listener(record)
   }
   await consumer.connect()
-  await consumer.subscribe({ topics: [...topicNames], fromBeginning: true })
+  await consumer.subscribe({ topics: [...allTopicNames], fromBeginning: true })
   await consumer.run({
     autoCommit: slim,
     autoCommitInterval: commitsEveryMs,
@@ -181,7 +178,7 @@ const slimmed = (record: Taped): Taped => {
 
 const logEnds = async (admin: Admin): Promise<ReadonlyMap<string, bigint>> => {
   const ends = await Promise.all(
-    topicNames.map(async (topic) =>
+    allTopicNames.map(async (topic) =>
       (await admin.fetchTopicOffsets(topic)).map(
         ({ partition, high }) => [partitionOf({ topic, partition }), BigInt(high)] as const
       )

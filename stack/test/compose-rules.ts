@@ -1,4 +1,6 @@
 /** What must hold for compose.yaml. `violations` is empty for a good one; compose.test.ts also plants bad ones. */
+import { usualPartitions } from "../../services/shell/topics.ts"
+import { usualPace } from "../connect.ts"
 import { secretNames } from "../setup.ts"
 
 export interface Container {
@@ -42,13 +44,7 @@ export const contract = [
 ]
 
 /** What connectors/*.json may ask the Connect worker for. */
-export const connectorVariables = [
-  "POSTGRES_HOST",
-  "POSTGRES_PORT",
-  "REPLICATION_PASSWORD",
-  "DEBEZIUM_POLL_MS",
-  "DEBEZIUM_BATCH"
-]
+export const connectorVariables = ["POSTGRES_HOST", "POSTGRES_PORT", "REPLICATION_PASSWORD", ...Object.keys(usualPace)]
 
 const jobs: Record<string, string> = {
   provision: "services/shell/provision.ts",
@@ -89,7 +85,7 @@ const broker = "redpanda:9092"
 /** The variables the programs read, of those that are not free to choose. */
 const variables: Record<string, Record<string, string>> = {
   provision: { ...database, SECRETS_DIR: "/run/secrets" },
-  topics: { BROKERS: broker, REPLICATION_FACTOR: "1" },
+  topics: { BROKERS: broker, PARTITIONS: `\${PARTITIONS:-${usualPartitions}}`, REPLICATION_FACTOR: "1" },
   connectors: {
     ...database,
     CONNECT_URL: "http://connect:8083",
@@ -136,7 +132,9 @@ const worker: Record<string, string> = {
   CONNECT_CONFIG_PROVIDERS: "env",
   CONNECT_CONFIG_PROVIDERS_ENV_CLASS: "org.apache.kafka.common.config.provider.EnvVarConfigProvider",
   POSTGRES_HOST: database.DATABASE_HOST,
-  POSTGRES_PORT: database.DATABASE_PORT
+  POSTGRES_PORT: database.DATABASE_PORT,
+  // free to choose, and the same as the stack's unless they are chosen
+  ...Object.fromEntries(Object.entries(usualPace).map(([name, usual]) => [name, `\${${name}:-${usual}}`]))
 }
 
 /** What the image allows and still guards its data: see the comments in compose.yaml. */
@@ -289,26 +287,28 @@ export const rules = {
         ]
   ),
 
-  "the Connect worker is set up, and connectors see three variables of it": forEach((name, container) => {
-    if (name !== "connect") return []
-    const allowed = new RegExp(
-      `^(?:${container.environment?.["CONNECT_CONFIG_PROVIDERS_ENV_PARAM_ALLOWLIST_PATTERN"] ?? ".*"})$`
-    )
-    const visible = [...Object.keys(container.environment ?? {}), ...connectorVariables, "PATH", "HOSTNAME"]
-    return [
-      ...differences(container, worker),
-      only(
-        !same([...new Set(visible.filter((key) => allowed.test(key)))], connectorVariables),
-        `shows ${allowed.source}`
-      ),
-      only(
-        !/REPLICATION_PASSWORD="\$\$\(cat \/run\/secrets\/replication_password\)"/.test(words(container)),
-        "no password"
-      ),
-      only(!/timerslack_ns/.test(words(container)), "no timer slack"),
-      only(!words(container).endsWith("exec /docker-entrypoint.sh start"), "does not become the image's entrypoint")
-    ]
-  })
+  "the Connect worker is set up, and connectors see those variables of it that are theirs": forEach(
+    (name, container) => {
+      if (name !== "connect") return []
+      const allowed = new RegExp(
+        `^(?:${container.environment?.["CONNECT_CONFIG_PROVIDERS_ENV_PARAM_ALLOWLIST_PATTERN"] ?? ".*"})$`
+      )
+      const visible = [...Object.keys(container.environment ?? {}), ...connectorVariables, "PATH", "HOSTNAME"]
+      return [
+        ...differences(container, worker),
+        only(
+          !same([...new Set(visible.filter((key) => allowed.test(key)))], connectorVariables),
+          `shows ${allowed.source}`
+        ),
+        only(
+          !/REPLICATION_PASSWORD="\$\$\(cat \/run\/secrets\/replication_password\)"/.test(words(container)),
+          "no password"
+        ),
+        only(!/timerslack_ns/.test(words(container)), "no timer slack"),
+        only(!words(container).endsWith("exec /docker-entrypoint.sh start"), "does not become the image's entrypoint")
+      ]
+    }
+  )
 } satisfies Record<string, Rule>
 
 export type RuleName = keyof typeof rules

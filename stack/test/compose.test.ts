@@ -131,7 +131,7 @@ describe("a rule reports what is planted", () => {
       "topics by typing error": replace("redpanda", "command", "enabled=false", "enabled=true"),
       "no volume": set("redpanda", { volumes: [] })
     },
-    "the Connect worker is set up, and connectors see three variables of it": {
+    "the Connect worker is set up, and connectors see those variables of it that are theirs": {
       "everything visible": setVariable("connect", "CONNECT_CONFIG_PROVIDERS_ENV_PARAM_ALLOWLIST_PATTERN", ".*"),
       "one too few": setVariable("connect", "CONNECT_CONFIG_PROVIDERS_ENV_PARAM_ALLOWLIST_PATTERN", "POSTGRES_.*"),
       "another provider": setVariable("connect", "CONNECT_CONFIG_PROVIDERS", "file"),
