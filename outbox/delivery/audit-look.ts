@@ -16,6 +16,7 @@ import {
   readRows,
   readWatermark,
   resolveExceptions,
+  summarize,
   takeExceptions,
   type AuditedRow
 } from "./audit-store.ts"
@@ -58,6 +59,8 @@ export interface AuditedOutbox {
   slotLength: number
   /** Rows before it were looked at once, though transactions may be open that began before it. */
   looked: number
+  /** How far the index by time is summarised, in the newest slot. */
+  summarized: { readonly slot: number; readonly ranges: number }
   /** As of the end of the last look. */
   exceptions: number
   oldest: number | undefined
@@ -104,6 +107,7 @@ export const lookAt = (audit: Audit, outbox: AuditedOutbox): Effect.Effect<void>
     outbox.now = now
     outbox.lookedAt = yield* Clock.currentTimeMillis
     outbox.horizon = lookedAt(outbox.horizon, now - startsWithin, open)
+    outbox.summarized = yield* summarizeTo(outbox, now)
     const old = now - audit.grace / 2
     yield* auditTo(audit, outbox, Math.min(old, outbox.horizon.final))
     yield* lookAhead(audit, outbox, old)
@@ -124,6 +128,22 @@ const failed = (outbox: AuditedOutbox, failure: string): Effect.Effect<void> => 
   outbox.failure = failure
   return Effect.logWarning(`audit of ${outbox.audited.name}: ${failure}`)
 }
+
+/** Has the index by time know all rows from the watermark's slot on. */
+const summarizeTo = Effect.fnUntraced(function* (
+  { pool, slotLength, watermark, summarized }: AuditedOutbox,
+  to: number
+): Effect.fn.Return<AuditedOutbox["summarized"], Trouble> {
+  let { slot, ranges } = summarized
+  const first = Math.floor(watermark / slotLength)
+  if (slot < first) [slot, ranges] = [first, 0]
+  for (;;) {
+    const upTo = yield* pool.use((sql) => summarize(sql, slot, ranges))
+    if (upTo === ranges && (slot + 1) * slotLength > to) return { slot, ranges }
+    if (upTo === ranges) [slot, ranges] = [slot + 1, 0]
+    else ranges = upTo
+  }
+})
 
 /** Moves the watermark up to `to`, or to the first row that may still be on its way. */
 const auditTo = Effect.fnUntraced(function* (

@@ -72,6 +72,13 @@ export const readWatermark = async (sql: Sql): Promise<{ readonly slotLength: nu
   return { slotLength, watermark: found.watermark ?? (found.oldest ?? 0) * slotLength }
 }
 
+/** Goes on with the summaries of a slot's index by time, and answers how many ranges it has now. */
+export const summarize = async (sql: Sql, slot: number, ranges: number): Promise<number> => {
+  const [found] = await sql<Array<{ ranges: number }>>`
+    select oncebox_summarize_outbox(${slot}::bigint, ${ranges}::int) as ranges`
+  return found?.ranges ?? ranges
+}
+
 /** The first rows that were created in [from, to), with all that were created together with the last of them. */
 export const readRows = (sql: Sql, from: number, to: number, limit: number): Promise<ReadonlyArray<AuditedRow>> =>
   sql<Array<AuditedRow>>`

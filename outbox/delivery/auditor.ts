@@ -104,7 +104,9 @@ export const startAuditor = (
 const openOutbox = (audited: Audited) =>
   Effect.acquireRelease(
     Effect.sync((): AuditedOutbox => {
-      const pool = new Pool(audited.database, { name: "auditor", max: 1 })
+      // nobody keeps statistics of the outbox: without them reading all of it looks cheap
+      const session = { enable_seqscan: "off", max_parallel_workers_per_gather: 0 }
+      const pool = new Pool(audited.database, { name: "auditor", max: 1, session })
       return {
         audited,
         pool,
@@ -112,6 +114,7 @@ const openOutbox = (audited: Audited) =>
         watermark: 0,
         slotLength: 0,
         looked: 0,
+        summarized: { slot: 0, ranges: 0 },
         exceptions: 0,
         searching: false,
         oldest: undefined,

@@ -13,7 +13,7 @@ export class Pool {
 
   constructor(
     private readonly options: ConnectionOptions,
-    private readonly settings: { readonly name: string; readonly max: number; readonly readOnly?: boolean }
+    private readonly settings: Omit<Parameters<typeof connect>[1], "once" | "onClose">
   ) {
     this.current = this.open()
   }

@@ -178,6 +178,34 @@ describe("the auditor", () => {
     expect(plain.toSorted(byId)).toEqual([...expected].toSorted(byId) as never)
   })
 
+  onNotes("reads no more of a large outbox than what is new", async ({ db, write, publish, audit, passed }) => {
+    const [{ partition, index } = { partition: "", index: "" }] = await db.owner<
+      Array<{ partition: string; index: string }>
+    >`
+      select indrelid::regclass::text as partition, indexrelid::regclass::text as index
+      from pg_index
+      join pg_inherits on inhrelid = indexrelid
+      join oncebox_settings on true
+      where inhparent = 'outbox_by_time'::regclass
+        and indrelid = ('outbox_' || floor(extract(epoch from now()) * 1000 / slot_ms)::bigint)::regclass`
+    for (let n = 0; n < 5; n++) await publish(await write(1_500))
+    const auditor = await audit()
+
+    await passed(auditor)
+
+    // what was left to summarise: the range that is not full yet
+    const [left] = await db.owner`select brin_summarize_new_values(${index}::regclass) as ranges`
+    expect(left?.["ranges"]).toBe(1)
+    const [size] = await db.owner`select pg_relation_size(${partition}::regclass) / 8192 / 16 as ranges`
+    expect(size?.["ranges"]).toBeGreaterThan(5)
+    // its session tells of what it did when it ends
+    await auditor.stop()
+    await until("the index was asked", happensWithinMs, async () => {
+      const [found] = await db.owner`select idx_scan from pg_stat_user_indexes where indexrelid = ${index}::regclass`
+      return found?.["idx_scan"] > 0
+    })
+  })
+
   onNotes("never passes a transaction that is open, and does not wait for it either", async (world) => {
     const { db, write, audit, times, passed } = world
     const late = Promise.withResolvers<void>()
