@@ -1,8 +1,8 @@
 /**
  * The topics lane: takes what arrived on all partitions, runs it as one pass, and marks it as processed after the
- * commit, never before. While a pass is in flight, and while the lane rests after one, the next batch gathers.
+ * commit, never before. While a pass is in flight the next batch gathers.
  */
-import { Duration, Effect } from "effect"
+import { Effect } from "effect"
 import { readRecord, type Reader } from "./decode.ts"
 import { ParkGate, passLimit, untilCommitted, type LaneContext, type ParksTooMuch } from "./lane.ts"
 import type { Input, Outcome } from "../pass/inputs.ts"
@@ -15,15 +15,6 @@ export const readerOf = ({ participant }: LaneContext): Reader => ({
   handlers: participant.messages
 })
 
-/**
- * How long to rest after a pass, in milliseconds, so that the next one is larger: in a pass of 200 a message costs half of what
- * it costs in one of 50. One with few messages rests not at all, for nobody is waiting; nor does one with many, which is large
- * enough. At full load it takes an eighth off all CPU (PERFORMANCE.md).
- */
-export const restAfter = (decided: number, tookMs: number): number =>
-  decided < 16 || decided >= 200 ? 0 : Math.min(3 * tookMs, longestRestMs)
-const longestRestMs = 500
-
 /** Runs until the subscription fails or too much is parked. */
 export const topicsLane = (
   context: LaneContext,
@@ -34,12 +25,10 @@ export const topicsLane = (
   const gate = new ParkGate()
   return Effect.gen(function* () {
     const records = yield* subscription.take(passLimit)
-    const [took, outcomes] = yield* Effect.timed(decide(context, lane, reader, records))
+    const outcomes = yield* decide(context, lane, reader, records)
     yield* subscription.processed(records)
     const stop = gate.note(outcomes)
     if (stop !== undefined) return yield* stop
-    const rest = restAfter(outcomes.length, Duration.toMillis(took))
-    if (rest > 0) yield* Effect.sleep(rest)
   }).pipe(Effect.forever)
 }
 
