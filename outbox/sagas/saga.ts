@@ -17,9 +17,11 @@ const onceEach = <Data>(decode: (data: unknown) => Data): ((data: unknown) => Da
   const decoded = new WeakMap<object, Data>()
   return (data) => {
     if (typeof data !== "object" || data === null) return decode(data)
-    const known = decoded.get(data) ?? decode(data)
-    decoded.set(data, known)
-    return known
+    const known = decoded.get(data)
+    if (known !== undefined) return known
+    const fresh = decode(data)
+    decoded.set(data, fresh)
+    return fresh
   }
 }
 

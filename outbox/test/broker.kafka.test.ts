@@ -1,5 +1,5 @@
 /** The Kafka broker keeps the promises of a broker, and has guards against what kafkajs does. */
-import { afterAll, beforeAll, expect, test } from "bun:test"
+import { afterAll, beforeAll, expect, spyOn, test } from "bun:test"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -25,6 +25,7 @@ import {
 } from "./broker-suite.ts"
 import { bank, Deposit, record } from "./bank.ts"
 import { Broker, BrokerError } from "../broker/broker.ts"
+import { FetchBuffer } from "../broker/fetch-buffer.ts"
 import { layerKafka, Topics } from "../broker/kafka.ts"
 import { layerKafkaOffsets } from "../broker/kafka-offsets.ts"
 import { Offsets } from "../broker/offsets.ts"
@@ -121,6 +122,23 @@ effectTest("a consumer that has nothing to do wakes up a few times a second", ()
 
     // without the guard about 900 for each connection
     expect(checks).toBeLessThan(100)
+  })
+)
+
+effectTest("a consumer that kafkajs gives up says so: its lane must not wait for ever", () =>
+  Effect.gen(function* () {
+    const topic = yield* Effect.promise(world.topic)
+    const { subscription } = yield* member(world.broker, newGroup(), topic)
+    const waiting = yield* Effect.forkScoped(Effect.flip(subscription.take({ messages: 1, bytes: 1 })))
+    // kafkajs takes an error that is none of its own for a bug, and ends the consumer
+    yield* Effect.acquireRelease(
+      Effect.sync(() => spyOn(FetchBuffer.prototype, "fetched").mockRejectedValue(new TypeError("a bug"))),
+      (broken) => Effect.sync(() => broken.mockRestore())
+    )
+    yield* world.broker.publish(numbered(topic, 1))
+
+    const error = yield* Fiber.join(waiting).pipe(Effect.timeout("20 seconds"))
+    expect(error.message).toBe("the consumer stopped: a bug")
   })
 )
 
