@@ -134,8 +134,6 @@ export const maxDepth = 100
 
 /** Whether JSON text may nest deeper than `maxDepth`: what opens so few objects and arrays can't, and most messages open few. */
 const mayBeDeep = (json: string): boolean => {
-  // what is opened is closed
-  if (json.length <= 2 * maxDepth) return false
   let opened = 0
   for (let at = 0; at < json.length && opened <= maxDepth; at++) {
     const code = json.charCodeAt(at)

@@ -61,10 +61,8 @@ export const readRecord = (
   const topic = reader.topics.get(record.topic)
   const contract = type === undefined ? undefined : topic?.catalogue.get(type)
   const handler = contract && reader.handlers.get(contract)
-  const coordination = headerOf(record, "coordination")
   // much of a topic is not ours: nothing else is looked at
-  if (contract !== undefined && (handler === undefined || isOfOthers(handler, coordination)))
-    return { _tag: "skipped", known: true }
+  if (contract !== undefined && handler === undefined) return { _tag: "skipped", known: true }
   const id = headerOf(record, "id")
   const key = textOf(record.key)
   const park = (reason: ParkReason, detail: string): UnreadableInput => ({
@@ -92,11 +90,14 @@ export const readRecord = (
     return park("unreadable", `the record's key is longer than ${maxKeyLength} characters or holds U+0000`)
   const correlation = headerOf(record, "correlation")
   if (correlation === undefined) return park("unreadable", "header correlation is missing, repeated or not plain text")
+  const coordination = headerOf(record, "coordination")
   if (!isCoordination(coordination))
     return park("unreadable", `header coordination is not one of ${Coordination.literals.join(", ")}`)
   const definition = headerOf(record, "definition") ?? null
   if (definition === null && hasHeader(record, "definition"))
     return park("unreadable", "header definition is repeated or not plain text")
+  if (handler.coordination !== undefined && handler.coordination !== coordination)
+    return { _tag: "skipped", known: true }
   const text = textOf(record.value)
   if (text === undefined)
     return park("unreadable", record.value === null ? "the record has no value" : "the value is not UTF-8")
@@ -124,9 +125,6 @@ export const readRecord = (
     redrive
   }
 }
-
-const isOfOthers = (handler: AnyHandler, coordination: string | undefined): boolean =>
-  handler.coordination !== undefined && isCoordination(coordination) && handler.coordination !== coordination
 
 const isCoordination = (text: string | undefined): text is Coordination =>
   text === "orchestration" || text === "choreography"

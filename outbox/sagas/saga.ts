@@ -12,19 +12,6 @@ const indexOf = (definition: SagaDefinition, name: string): number => {
   return index
 }
 
-/** Decodes an object once, as long as it is the same: most steps leave a saga's data as they found it. */
-const onceEach = <Data>(decode: (data: unknown) => Data): ((data: unknown) => Data) => {
-  const decoded = new WeakMap<object, Data>()
-  return (data) => {
-    if (typeof data !== "object" || data === null) return decode(data)
-    const known = decoded.get(data)
-    if (known !== undefined) return known
-    const fresh = decode(data)
-    decoded.set(data, fresh)
-    return fresh
-  }
-}
-
 /** A saga before its first step. */
 export const begun = (definition: SagaDefinition, id: string, data: unknown, context: Context): SagaRow => ({
   id,
@@ -107,9 +94,7 @@ export const Saga = {
     ]
     const twice = replies.find((reply, index) => reply !== undefined && replies.indexOf(reply) !== index)
     if (twice !== undefined) throw new Error(`${options.name} has two uses of the reply ${twice.type}`)
-    const decode = onceEach(
-      Schema.decodeUnknownSync(Schema.Struct(options.data) as unknown as Schema.Codec<Data, Data>)
-    )
+    const decode = Schema.decodeUnknownSync(Schema.Struct(options.data) as unknown as Schema.Codec<Data, Data>)
     return {
       name: options.name,
       version: options.version,
@@ -117,7 +102,7 @@ export const Saga = {
       deadlineMs,
       cancelledBy,
       stalled: options.stalled as SagaDefinition["stalled"],
-      decode,
+      decode: (data) => decode(data),
       steps: options.steps.map((step, index) => {
         const { deadline, ...rest } = step
         const deadlineMs = Duration.toMillis(Duration.fromInputUnsafe(deadline))

@@ -51,9 +51,6 @@ const waits = [10, 100, 1_000, 31_000, 61_000, 310_000] as const
 export class Run {
   private now = beginning
   private ids = 0
-  /** What ids of this moment begin with. */
-  private idsBegin = ""
-  private idsOf = -1
   private readonly verdict = new Verdict()
   private readonly topics = new Topics()
   private readonly nodes: ReadonlyArray<Node>
@@ -117,12 +114,8 @@ export class Run {
   }
 
   private readonly newId = (): string => {
-    if (this.idsOf !== this.now) {
-      const time = this.now.toString(16).padStart(12, "0")
-      this.idsBegin = `${time.slice(0, 8)}-${time.slice(8)}-7000-8000-`
-      this.idsOf = this.now
-    }
-    return this.idsBegin + (++this.ids).toString(16).padStart(12, "0")
+    const time = this.now.toString(16).padStart(12, "0")
+    return `${time.slice(0, 8)}-${time.slice(8)}-7000-8000-${(++this.ids).toString(16).padStart(12, "0")}`
   }
 
   private nodesOf({ participants, laterBuilds = [] }: Scenario): ReadonlyArray<Node> {

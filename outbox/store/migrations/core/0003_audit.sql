@@ -37,6 +37,7 @@ create function oncebox_summarize_outbox(slot bigint, begun int) returns int
 language plpgsql security definer set search_path = public, pg_temp as $$
 declare
   partition_of_slot regclass := to_regclass('outbox_' || slot);
+  -- as outbox_by_time has it
   pages_per_range constant int := 16;
   ranges_at_once constant int := 1000;
   full_ranges int;
