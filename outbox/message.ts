@@ -63,6 +63,8 @@ export type AnyContract = Omit<Contract<never>, "schema" | "of"> & { readonly sc
 /** A topic and the catalogue of the message types it carries. */
 export interface Topic {
   readonly name: string
+  /** The topic of what belongs to choreographed sagas; the same one when it has none of its own. */
+  readonly choreographed: string
   /** An unknown type is skipped on an events topic and parked on a commands topic. */
   readonly kind: "commands" | "events"
   readonly catalogue: ReadonlyMap<string, AnyContract>
@@ -77,10 +79,11 @@ export interface Topic {
   ) => Contract<Schema.Struct.Type<Fields>>
 }
 
-const makeTopic = (name: string, kind: Topic["kind"]): Topic => {
+const makeTopic = (name: string, kind: Topic["kind"], choreographed = name): Topic => {
   const catalogue = new Map<string, AnyContract>()
   const topic: Topic = {
     name,
+    choreographed,
     kind,
     catalogue,
     message: (type, fields, options) => {
@@ -104,8 +107,17 @@ const makeTopic = (name: string, kind: Topic["kind"]): Topic => {
 
 export const Topic = {
   commands: (name: string): Topic => makeTopic(name, "commands"),
-  events: (name: string): Topic => makeTopic(name, "events")
+  /**
+   * `choreographed` names a topic of its own for the events of choreographed sagas: who takes part in a choreography listens
+   * to everybody else, and would read all that orchestrated sagas say, too, only to skip it.
+   */
+  events: (name: string, options: { readonly choreographed?: string } = {}): Topic =>
+    makeTopic(name, "events", options.choreographed)
 }
+
+/** The topics that carry a catalogue's messages of one style, or of both. */
+export const topicNamesOf = ({ name, choreographed }: Topic, style: Coordination | undefined): ReadonlySet<string> =>
+  new Set(style === undefined ? [name, choreographed] : [style === "choreography" ? choreographed : name])
 
 /** A command that comes by HTTP and is answered: it takes the same way through the pipeline as a message. */
 export interface Request<P extends object, R> {
@@ -220,15 +232,16 @@ export const seal = (outgoing: Outgoing, origin: Origin, newId: () => string): O
   const definition = outgoing.definition === undefined ? origin.definition : outgoing.definition
   if (definition !== null && !isHeaderText(definition))
     throw new Error(`${contract.type} has a definition that is not at most 256 characters of printable ASCII`)
+  const coordination = outgoing.coordination ?? origin.coordination
   return {
     id: outgoing.id ?? newId(),
-    topic: contract.topic.name,
+    topic: coordination === "choreography" ? contract.topic.choreographed : contract.topic.name,
     key,
     type: contract.type,
     payload,
     correlation,
     causation: origin.causation,
-    coordination: outgoing.coordination ?? origin.coordination,
+    coordination,
     definition,
     traceparent: origin.traceparent,
     schemaVersion: contract.schemaVersion

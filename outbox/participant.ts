@@ -7,7 +7,15 @@
  */
 import type { Call, Called, OutgoingCall } from "./calls/call.ts"
 import type { AnyCall } from "./calls/caller.ts"
-import type { AnyContract, Contract, Coordination, Outgoing, Request, Topic } from "./message.ts"
+import {
+  topicNamesOf,
+  type AnyContract,
+  type Contract,
+  type Coordination,
+  type Outgoing,
+  type Request,
+  type Topic
+} from "./message.ts"
 import type { Puts, RowOf, Rows, Tables } from "./table.ts"
 
 /** What set a decision off. `correlation` is null for a request and for a due row; a call's result has its asker's. */
@@ -78,8 +86,8 @@ export interface Participant<T extends Tables> {
   readonly timers: ReadonlyMap<keyof T & string, AnyHandler>
   /** By kind: the decision on the result. */
   readonly calls: ReadonlyMap<string, { readonly call: AnyCall; readonly handler: AnyHandler }>
-  /** The topics that carry what this participant handles. */
-  readonly topics: ReadonlyArray<Topic>
+  /** The topics that carry what this participant handles, by name, each with its catalogue. */
+  readonly topics: ReadonlyMap<string, Topic>
   /** Adds the decision for a message type. */
   readonly on: <P extends object>(contract: Contract<P>, handler: Handler<T, P, void>) => Participant<T>
   /** Adds the decision for a request, which is answered by `reply`. */
@@ -123,7 +131,11 @@ type Parts<T extends Tables> = Pick<Participant<T>, "name" | "tables" | "message
 
 const build = <T extends Tables>(parts: Parts<T>): Participant<T> => ({
   ...parts,
-  topics: [...new Set([...parts.messages.keys()].map((contract) => contract.topic))],
+  topics: new Map(
+    [...parts.messages].flatMap(([{ topic }, { coordination }]) =>
+      [...topicNamesOf(topic, coordination)].map((name) => [name, topic])
+    )
+  ),
   on: (contract, handler) => {
     const key = contract as unknown as AnyContract
     return build({ ...parts, messages: once(parts.messages, key, erase(handler), contract.type) })

@@ -68,7 +68,7 @@ export const run = <T extends Tables>(
     const tables = Object.values(participant.tables)
     const stopped = yield* Deferred.make<never, ParticipantStopped>()
     const reasons: Array<string> = []
-    let joining = participant.topics.length > 0
+    let joining = participant.topics.size > 0
     const stop = (message: string, restart: boolean) =>
       Effect.suspend(() => {
         reasons.push(message)
@@ -94,12 +94,12 @@ export const run = <T extends Tables>(
     yield* guard(requests.run)
     if (participant.timers.size > 0) yield* guard(timersLane(context, yield* store.lane("timers", tables), store))
     if (kinds.size > 0) yield* guard(callsLane(context, yield* store.callsLane("calls", [...tables, calls]), kinds))
-    if (participant.topics.length > 0) {
+    if (participant.topics.size > 0) {
       const lane = yield* store.lane("topics", tables)
       yield* guard(
         Effect.scoped(
           Effect.gen(function* () {
-            const topics = participant.topics.map((topic) => topic.name)
+            const topics = [...participant.topics.keys()]
             const subscription = yield* broker.subscribe({ group: participant.name, topics })
             joining = false
             return yield* topicsLane(context, lane, subscription)

@@ -18,6 +18,10 @@ export const topicNames: ReadonlyArray<string> = [
   ...new Set(
     [orderContract, productContract, paymentContract, shipmentContract, userContract]
       .flatMap((contract) => Object.values<object>(contract))
-      .flatMap((value) => ("catalogue" in value && "name" in value ? [String(value.name)] : []))
+      .flatMap((value) =>
+        "catalogue" in value && "name" in value && "choreographed" in value
+          ? [String(value.name), String(value.choreographed)]
+          : []
+      )
   )
 ]

@@ -36,7 +36,8 @@ const narrate = Effect.fnUntraced(function* (embedded: Embedded) {
   const told = new Set<string>()
   const topics = ["orders", "products", "payments", "shipments"].flatMap((name) => [
     `${name}-commands`,
-    `${name}-events`
+    `${name}-events`,
+    `${name}-choreography`
   ])
   const subscription = yield* embedded.broker.broker.subscribe({ group: "demo", topics })
   const fiber = yield* subscription.take({ messages: 100, bytes: 1_000_000 }).pipe(

@@ -11,7 +11,7 @@ import type { BrokerError, BrokerRecord, Subscription } from "../broker/broker.t
 import type { StoreLane } from "../store/store.ts"
 
 export const readerOf = ({ participant }: LaneContext): Reader => ({
-  topics: new Map(participant.topics.map((topic) => [topic.name, topic])),
+  topics: participant.topics,
   handlers: participant.messages
 })
 

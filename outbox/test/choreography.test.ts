@@ -13,7 +13,7 @@ import { Table } from "../table.ts"
 import { decidedAt, decideWith } from "../testing/index.ts"
 
 const commands = Topic.commands("trips-commands")
-const events = Topic.events("trips-events")
+const events = Topic.events("trips-events", { choreographed: "trips-choreography" })
 const trip = { tripId: Schema.String }
 const refused = { ...trip, reason: Schema.String }
 const key = { key: "tripId" } as const
@@ -121,10 +121,10 @@ describe("a participant that joins a choreography", () => {
       ["TripOpened", "choreography"],
       ["TripClosed", "choreography"]
     ])
-    expect([...desk.topics, ...joined.topics].map(({ name }) => name)).toEqual([
+    expect([...desk.topics.keys(), ...joined.topics.keys()]).toEqual([
       "trips-commands",
       "trips-commands",
-      "trips-events"
+      "trips-choreography"
     ])
   })
 

@@ -10,6 +10,7 @@ import {
   Request,
   seal,
   Topic,
+  topicNamesOf,
   type AnyContract
 } from "../message.ts"
 
@@ -59,6 +60,26 @@ describe("a contract", () => {
 
     expect(Counted).toMatchObject({ schemaVersion: 1, topic: { kind: "commands", name: "counts-commands" } })
     expect(Counted.key({ count: 12 })).toBe("12")
+  })
+
+  test("may have a topic of its own for choreographed sagas", () => {
+    const apart = Topic.events("apart-events", { choreographed: "apart-choreography" })
+    const { contract } = apart.message("Apart", note1, { key: "noteId" }).of({ noteId: "n1" })
+    const topicOf = (coordination: "orchestration" | "choreography", said: typeof coordination = coordination) => {
+      const origin = { causation: null, coordination, correlation: null, definition: null, traceparent: null }
+      const messages = [{ contract, payload: { noteId: "n1" } }, outgoing(note)]
+      return messages.map((message) => seal({ ...message, coordination: said }, origin, () => "i").topic)
+    }
+
+    expect(topicOf("orchestration")).toEqual(["apart-events", "notes-events"])
+    expect(topicOf("choreography")).toEqual(["apart-choreography", "notes-events"])
+    // what the decision says of its message counts, not what caused it
+    expect(topicOf("orchestration", "choreography")).toEqual(["apart-choreography", "notes-events"])
+    expect(topicOf("choreography", "orchestration")).toEqual(["apart-events", "notes-events"])
+    expect([...topicNamesOf(apart, undefined)]).toEqual(["apart-events", "apart-choreography"])
+    expect([...topicNamesOf(apart, "orchestration")]).toEqual(["apart-events"])
+    expect([...topicNamesOf(apart, "choreography")]).toEqual(["apart-choreography"])
+    expect([...topicNamesOf(events, undefined)]).toEqual(["notes-events"])
   })
 
   test("is refused when its topic has one of its type already", () => {

@@ -79,7 +79,7 @@ const make = <T extends Tables>(options: {
     database: options.database,
     role: `${options.database}_service`,
     tables: Object.values(options.participant.tables),
-    topics: joined.topics.map((topic) => topic.name),
+    topics: [...joined.topics.keys()],
     migrations: [Migrations.core, ...options.migrations],
     run: (runOptions, settings) =>
       run(settings.orders.choreography ? joined : options.participant, {

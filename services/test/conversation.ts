@@ -31,6 +31,10 @@ export const allTakeBack: ReadonlyArray<Chain> = [
   ["shipments-events ShipmentCancelledEvent"]
 ]
 
+/** The chain as it is said of a choreographed order: its events have topics of their own. */
+export const onOwnTopics = (chain: Chain): Chain =>
+  chain.map((said) => (typeof said === "string" ? said.replace("-events ", "-choreography ") : said.map(onOwnTopics)))
+
 /** The order's messages, each once, in the order of their ids, which grow with time. */
 export const messagesOf = (stack: Stack, id: string): ReadonlyArray<Taped> => {
   const about = stack.tape.records.filter(

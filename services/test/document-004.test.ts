@@ -7,6 +7,7 @@ import {
   messagesOf,
   payloadOf,
   payloadsOf,
+  onOwnTopics,
   undone,
   wasSaid,
   type Chain
@@ -66,9 +67,9 @@ const styles: ReadonlyArray<{
     name: "choreographed, no commands",
     style: choreographed,
     flow: {
-      well: [created, quoted, paid, reserved, shipped, approved],
-      unpaid: [created, quoted, unpaid, rejectedEvent, allTakeBack],
-      outOfStock: [created, quoted, paid, outOfStock, rejectedEvent, allTakeBack]
+      well: onOwnTopics([created, quoted, paid, reserved, shipped, approved]),
+      unpaid: onOwnTopics([created, quoted, unpaid, rejectedEvent, allTakeBack]),
+      outOfStock: onOwnTopics([created, quoted, paid, outOfStock, rejectedEvent, allTakeBack])
     },
     unpaidRows: {
       reservations: { status: "CANCELLED", reason: null, total: 0 },

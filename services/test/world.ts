@@ -1,6 +1,7 @@
 /** Reads what the checks look at, from the six databases and the topics, and waits until nothing moves any more. */
 import { expect } from "bun:test"
 import { Saga, type Coordination, type Sql } from "oncebox"
+import { topicNamesOf } from "../../outbox/message.ts"
 import { orders, ordersHistory } from "../order/order.ts"
 import { placeOrder } from "../orchestrator/definitions.ts"
 import { payments } from "../payment/outcome.ts"
@@ -21,17 +22,14 @@ import { partitionOf } from "./tape.ts"
 
 /** Who handles what, as the participants themselves declare it. */
 export const subscribers: ReadonlyArray<Subscriber> = participants.flatMap(({ name, messages }) =>
-  [...messages].map(([{ topic, type }, { coordination }]) => ({
-    consumer: name,
-    topic: topic.name,
-    type,
-    coordination
-  }))
+  [...messages].flatMap(([{ topic, type }, { coordination }]) =>
+    [...topicNamesOf(topic, coordination)].map((on) => ({ consumer: name, topic: on, type, coordination }))
+  )
 )
 
 /** The participants' consumer groups and what they read. */
 export const groups: ReadonlyArray<{ readonly group: string; readonly topics: ReadonlyArray<string> }> =
-  participants.map(({ name, topics }) => ({ group: name, topics: topics.map((topic) => topic.name) }))
+  participants.map(({ name, topics }) => ({ group: name, topics: [...topics.keys()] }))
 
 interface Readable<Row extends object> {
   readonly name: string

@@ -5,7 +5,7 @@
 import { Effect } from "effect"
 import { startEmbedded } from "../embedded.ts"
 import { runTool } from "../tool.ts"
-import { approvedBy, outcomeTopic, type Outcome } from "./outcomes.ts"
+import { approvedBy, outcomeTopics, type Outcome } from "./outcomes.ts"
 import type { EmbeddedAt } from "./system.ts"
 
 const say = (what: EmbeddedAt | Outcome): boolean => process.stdout.write(`${JSON.stringify(what)}\n`)
@@ -14,7 +14,7 @@ const main = Effect.gen(function* () {
   const [, , dir = ""] = Bun.argv
   const embedded = yield* startEmbedded({ dir, ports: "free" })
   const subscription = yield* embedded.broker.broker
-    .subscribe({ group: "load", topics: [outcomeTopic] })
+    .subscribe({ group: "load", topics: outcomeTopics })
     .pipe(Effect.orDie)
   const tell = Effect.gen(function* () {
     const records = yield* subscription.take({ messages: 1_000, bytes: 8_000_000 })

@@ -1,10 +1,11 @@
 /**
- * How orders end, as the order service tells on its topic: following that costs the services nothing. An outcome's time
+ * How orders end, as the order service tells on its topics: following that costs the services nothing. An outcome's time
  * is that of its record: it is committed and published by then.
  */
 import { Kafka, logLevel } from "kafkajs"
 // for its guard against kafkajs' idle timers, which spin and warn of negative timeouts: see outbox/broker/kafka.ts
 import "oncebox"
+import { ordersEvents } from "../../services/order/contract.ts"
 import { within } from "../wait.ts"
 
 export interface Outcome {
@@ -16,7 +17,7 @@ export interface Outcome {
 
 const joinsWithinMs = 60_000
 
-export const outcomeTopic = "orders-events"
+export const outcomeTopics: ReadonlyArray<string> = [ordersEvents.name, ordersEvents.choreographed]
 
 /** Whether this type of event is an outcome, and which. */
 export const approvedBy = (type: string): boolean | undefined =>
@@ -34,7 +35,7 @@ export const followOutcomes = async (
   const joined = Promise.withResolvers<void>()
   consumer.on(consumer.events.GROUP_JOIN, () => joined.resolve())
   await consumer.connect()
-  await consumer.subscribe({ topics: [outcomeTopic], fromBeginning: false })
+  await consumer.subscribe({ topics: [...outcomeTopics], fromBeginning: false })
   await consumer.run({
     autoCommit: false,
     eachBatch: async ({ batch }) => {

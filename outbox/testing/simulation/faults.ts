@@ -122,8 +122,8 @@ export const faults = {
   },
   /** A command comes once more, under an id of its own. */
   "ask again": (reach, node) => {
-    const topics = node.build.topics.filter(({ kind }) => kind === "commands")
-    const records = topics.flatMap(({ name }) => reach.topics.partitions(name).flat())
+    const topics = [...node.build.topics].filter(([, { kind }]) => kind === "commands")
+    const records = topics.flatMap(([name]) => reach.topics.partitions(name).flat())
     const record = records.length === 0 ? undefined : pickOne(reach.choices, records)
     if (record === undefined || reach.poisoned.has(header(record, "id"))) return false
     reach.topics.publish(copyOf(record, reach.newId(), record.value))

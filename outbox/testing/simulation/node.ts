@@ -254,7 +254,7 @@ export class Node {
       }
     })
     return {
-      topics: new Map(topics.map((topic) => [topic.name, topic])),
+      topics,
       handlers: new Map([...messages].map(([contract, handler]) => [contract, noting(handler)]))
     }
   }

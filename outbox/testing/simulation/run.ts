@@ -132,7 +132,7 @@ export class Run {
     }
     return participants.map((participant) => {
       const builds = [participant, ...laterBuilds.filter(({ name }) => name === participant.name)]
-      const subscribed = [...new Set(builds.flatMap(({ topics }) => topics.map(({ name }) => name)))]
+      const subscribed = [...new Set(builds.flatMap(({ topics }) => [...topics.keys()]))]
       const node = new Node(participant, this.plan.callers?.[participant.name] ?? [], this.topics, subscribed, {
         store: this.scenario.store ?? ((lane) => lane),
         readings: this.readings,

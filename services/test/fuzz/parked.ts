@@ -85,7 +85,7 @@ export const unexpected = (letters: ReadonlyArray<Letter>): ReadonlyArray<Letter
 export const dueOf = (records: ReadonlyArray<BrokerRecord>) =>
   participants.map(({ name, topics, messages }) => {
     const reader: Reader = {
-      topics: new Map(topics.map((topic) => [topic.name, topic])),
+      topics,
       // handlers of this participant's own rows; here nothing is decided
       handlers: messages as unknown as Reader["handlers"]
     }

@@ -7,12 +7,10 @@ import { participants } from "../participants.ts"
 import { drawn } from "./payloads.ts"
 import { spoilt } from "./spoil.ts"
 
-const topics: ReadonlyArray<Topic> = [
-  ...new Map(participants.flatMap((one) => one.topics).map((topic) => [topic.name, topic])).values()
-]
+const topics: ReadonlySet<Topic> = new Set(participants.flatMap((one) => [...one.topics.values()]))
 
 /** Every message type of every topic. */
-export const contracts: ReadonlyArray<AnyContract> = topics.flatMap(({ catalogue }) => [...catalogue.values()])
+export const contracts: ReadonlyArray<AnyContract> = [...topics].flatMap(({ catalogue }) => [...catalogue.values()])
 
 type Headers = BrokerRecord["headers"]
 type HeaderValue = Headers[string]

@@ -238,8 +238,19 @@ describe("every message about an order says its style and its definition", () =>
     )
 
     const spoken = new Set(ids.flat().flatMap((id) => recordsOf(id).map(({ topic }) => topic)))
-    const kinds = ["orders", "payments", "products", "shipments"].flatMap((of) => [`${of}-commands`, `${of}-events`])
+    const kinds = ["orders", "payments", "products", "shipments"].flatMap((of) => [
+      `${of}-choreography`,
+      `${of}-commands`,
+      `${of}-events`
+    ])
     expect([...spoken].sort()).toEqual(kinds)
+    // nobody reads of the other style what is not for it
+    for (const { topic, headers } of ids.flat().flatMap(recordsOf))
+      if (!topic.endsWith("-commands"))
+        expect([topic, topic.endsWith("-choreography")]).toEqual([
+          topic,
+          String(headers["coordination"]) === "choreography"
+        ])
     const aboutUsers = records().filter(({ headers }) => /User|Account/.test(String(headers["ce_type"])))
     expect(aboutUsers.length).toBeGreaterThan(3)
     expect(aboutUsers.filter(({ headers }) => headers["definition"] !== undefined)).toEqual([])
