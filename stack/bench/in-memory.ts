@@ -10,23 +10,11 @@ import { emptyDatabase, memoryLane } from "../../outbox/store/memory.ts"
 import { orchestrator } from "../../services/orchestrator/orchestrator.ts"
 import { product } from "../../services/product/product.ts"
 import { shop } from "../../services/test/simulation/shop.ts"
-import { ownCpu, type Bench, type Cost } from "./measure.ts"
+import { ownCpu, roundTrips, type Bench } from "./measure.ts"
 import { created, newOrders, products, recordsOf, reserve, reserved } from "./records.ts"
 
 const messages = 5_000
 const window = { slotMs: 86_400_000, slots: 8 }
-
-/** A text of the size of a message, parsed and written again. */
-const json = JSON.stringify({ orderId: Bun.randomUUIDv7(), items: Array(5).fill({ productId: "p", quantity: 1 }) })
-const roundTrips = async (): Promise<Cost> => {
-  const units = 200_000
-  let length = 0
-  const seconds = await ownCpu(() => {
-    for (let n = 0; n < units; n++) length += JSON.stringify(JSON.parse(json)).length
-  })
-  if (length !== units * json.length) throw new Error("it is not the same text")
-  return { units, seconds }
-}
 
 /** Has a participant decide records on an empty database in memory, so many in a pass. */
 const deciding = <T extends Tables>(

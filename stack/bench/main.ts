@@ -7,8 +7,9 @@ import { runTool } from "../tool.ts"
 import { hopNames, hopsIn } from "./hop.ts"
 import { inMemory } from "./in-memory.ts"
 import { compare, measure, type Result } from "./measure.ts"
+import { transportIn, transportNames } from "./transport.ts"
 
-const allNames = [...inMemory.map(({ name }) => name), ...hopNames]
+const allNames = [...inMemory.map(({ name }) => name), ...hopNames, ...transportNames]
 
 const usage = `bun run bench [options] [NAME ...]
 
@@ -18,7 +19,7 @@ const usage = `bun run bench [options] [NAME ...]
 Names: ${allNames.join(", ")}`
 
 const baselineFile = join(import.meta.dirname, "baseline.json")
-const dir = join(import.meta.dirname, "..", "..", ".stack", "bench")
+const dirOf = (name: string): string => join(import.meta.dirname, "..", "..", ".stack", name)
 
 const readArguments = () => {
   const { values, positionals } = parseArgs({
@@ -40,8 +41,10 @@ const readArguments = () => {
 
 const main = Effect.gen(function* () {
   const { values, names, margin } = argumentsOf(usage, readArguments)
-  const hops = hopNames.some((name) => names.includes(name)) ? yield* hopsIn(dir) : []
-  const benches = [...inMemory, ...hops].filter(({ name }) => names.includes(name))
+  const wants = (group: ReadonlyArray<string>): boolean => group.some((name) => names.includes(name))
+  const hops = wants(hopNames) ? yield* hopsIn(dirOf("bench")) : []
+  const transport = wants(transportNames) ? yield* transportIn(dirOf("bench-transport")) : []
+  const benches = [...inMemory, ...hops, ...transport].filter(({ name }) => names.includes(name))
   const baseline = (yield* Effect.promise(() => Bun.file(baselineFile).json())) as Readonly<Record<string, number>>
   const results: Array<Result> = []
   for (const bench of benches) {
@@ -49,8 +52,10 @@ const main = Effect.gen(function* () {
     results.push(result)
     const known = baseline[result.name]
     console.log(
-      `${result.name.padEnd(12)} ${result.microseconds.toFixed(1).padStart(8)} µs of CPU a ${result.unit}, ${result.ratio.toFixed(2)} of the reference${known === undefined ? "" : `, ${(result.ratio / known).toFixed(2)} of the baseline`}`
+      `${result.name.padEnd(16)} ${result.microseconds.toFixed(1).padStart(8)} µs of CPU a ${result.unit}, ${result.ratio.toFixed(2)} of the reference${known === undefined ? "" : `, ${(result.ratio / known).toFixed(2)} of the baseline`}`
     )
+    if (result.parts.length > 0)
+      console.log(`${" ".repeat(17)}${result.parts.map(([part, cost]) => `${part} ${cost.toFixed(1)}`).join(", ")}`)
   }
   if (values.save) {
     const ratios = results.map(({ name, ratio }) => [name, Number(ratio.toFixed(3))])

@@ -16,6 +16,8 @@ export interface Bench {
 export interface Cost {
   readonly units: number
   readonly seconds: number
+  /** Whose seconds they are, where several processes share in them. */
+  readonly parts?: Readonly<Record<string, number>>
 }
 
 export interface Result {
@@ -27,6 +29,8 @@ export interface Result {
   readonly perSecond: number
   /** To the reference: the median of the rounds' ratios. */
   readonly ratio: number
+  /** µs for one unit by process, each the median of the rounds. */
+  readonly parts: ReadonlyArray<readonly [name: string, microseconds: number]>
 }
 
 const rounds = 7
@@ -37,14 +41,25 @@ export const measure = async ({ name, unit, work, reference }: Bench): Promise<R
   await work()
   const costs: Array<number> = []
   const ratios: Array<number> = []
+  const parts = new Map<string, Array<number>>()
   for (let round = 0; round < rounds; round++) {
-    const [compared, cost] = [await reference(), await work()].map(({ seconds, units }) => (seconds * 1e6) / units)
-    if (compared === undefined || cost === undefined) continue
+    const compared = await reference()
+    const done = await work()
+    const cost = (done.seconds * 1e6) / done.units
     costs.push(cost)
-    ratios.push(cost / compared)
+    ratios.push(cost / ((compared.seconds * 1e6) / compared.units))
+    for (const [part, seconds] of Object.entries(done.parts ?? {}))
+      parts.set(part, [...(parts.get(part) ?? []), (seconds * 1e6) / done.units])
   }
   const microseconds = median(costs)
-  return { name, unit, microseconds, perSecond: 1e6 / microseconds, ratio: median(ratios) }
+  return {
+    name,
+    unit,
+    microseconds,
+    perSecond: 1e6 / microseconds,
+    ratio: median(ratios),
+    parts: [...parts].map(([part, all]) => [part, median(all)])
+  }
 }
 
 const median = (values: ReadonlyArray<number>): number => {
@@ -58,6 +73,18 @@ export const ownCpu = async (run: () => unknown): Promise<number> => {
   await run()
   const { user, system } = process.cpuUsage(before)
   return (user + system) / 1e6
+}
+
+/** A text of the size of a message, parsed and written again: what work without a database is compared with. */
+const json = JSON.stringify({ orderId: Bun.randomUUIDv7(), items: Array(5).fill({ productId: "p", quantity: 1 }) })
+export const roundTrips = async (): Promise<Cost> => {
+  const units = 200_000
+  let length = 0
+  const seconds = await ownCpu(() => {
+    for (let n = 0; n < units; n++) length += JSON.stringify(JSON.parse(json)).length
+  })
+  if (length !== units * json.length) throw new Error("it is not the same text")
+  return { units, seconds }
 }
 
 export interface Verdict {
