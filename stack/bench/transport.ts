@@ -4,7 +4,7 @@
  * this. On the stack's own engines, with its own settings.
  */
 import { Deferred, Effect, Layer, Redacted, type Scope } from "effect"
-import { Broker, BrokerError, connect, layerKafka } from "oncebox"
+import { Broker, connect, layerKafka, type BrokerError } from "oncebox"
 import { seal } from "../../outbox/message.ts"
 import { appendStatement, outboxRows } from "../../outbox/store/outbox.ts"
 import { readSecret, startEngines } from "../engines.ts"
