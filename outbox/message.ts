@@ -115,9 +115,13 @@ export const Topic = {
     makeTopic(name, "events", options.choreographed)
 }
 
-/** The topics that carry a catalogue's messages of one style, or of both. */
-export const topicNamesOf = ({ name, choreographed }: Topic, style: Coordination | undefined): ReadonlySet<string> =>
-  new Set(style === undefined ? [name, choreographed] : [style === "choreography" ? choreographed : name])
+/** The topic that carries a catalogue's messages of a style. */
+export const topicNameOf = ({ name, choreographed }: Topic, style: Coordination): string =>
+  style === "choreography" ? choreographed : name
+
+/** The topics that carry a catalogue's messages of a style, or of both. */
+export const topicNamesOf = (topic: Topic, style: Coordination | undefined): ReadonlySet<string> =>
+  new Set(style === undefined ? [topic.name, topic.choreographed] : [topicNameOf(topic, style)])
 
 /** A command that comes by HTTP and is answered: it takes the same way through the pipeline as a message. */
 export interface Request<P extends object, R> {
@@ -235,7 +239,7 @@ export const seal = (outgoing: Outgoing, origin: Origin, newId: () => string): O
   const coordination = outgoing.coordination ?? origin.coordination
   return {
     id: outgoing.id ?? newId(),
-    topic: coordination === "choreography" ? contract.topic.choreographed : contract.topic.name,
+    topic: topicNameOf(contract.topic, coordination),
     key,
     type: contract.type,
     payload,

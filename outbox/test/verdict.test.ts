@@ -79,6 +79,23 @@ test("what is handled in one style only need not be seen in the other", () => {
   expect(verdict.undelivered([nodeOf(choreographed as unknown as Node["build"])], nothing)).toEqual([])
 })
 
+test("what is told on a topic of its own style must be seen by those who handle that style", () => {
+  const Heard = Topic.events("talk", { choreographed: "gossip" }).message("Heard", { id: Schema.String }, { key: "id" })
+  const of = (style?: "orchestration" | "choreography") =>
+    nodeOf(
+      Participant.make("listener", { things }).on(Heard, {
+        ...(style && { coordination: style }),
+        decide: () => ({})
+      }) as unknown as Node["build"]
+    )
+  const verdict = new Verdict()
+  verdict.sent.push({ id: "a", type: "Heard", topic: "talk", coordination: "orchestration" } as OutboxMessage)
+  verdict.sent.push({ id: "b", type: "Heard", topic: "gossip", coordination: "choreography" } as OutboxMessage)
+  expect(verdict.undelivered([of()], nothing)).toEqual(["listener never saw Heard a", "listener never saw Heard b"])
+  expect(verdict.undelivered([of("orchestration")], nothing)).toEqual(["listener never saw Heard a"])
+  expect(verdict.undelivered([of("choreography")], nothing)).toEqual(["listener never saw Heard b"])
+})
+
 test("a trace's digest tells what was noted, and in which order", () => {
   const digestOf = (...texts: ReadonlyArray<string>) => {
     const trace = new Trace(false, () => 0)

@@ -56,7 +56,7 @@ export const Timestamp = Schema.String.check(
 )
 
 const eachProductOnce = Schema.makeFilter<ReadonlyArray<{ readonly productId: string }>>(
-  (lines) => new Set(lines.map(({ productId }) => productId)).size === lines.length,
+  (lines) => lines.length < 2 || new Set(lines.map(({ productId }) => productId)).size === lines.length,
   { expected: "each product once" }
 )
 const lineCount = Schema.isBetweenLength(1, 50)

@@ -51,6 +51,9 @@ const waits = [10, 100, 1_000, 31_000, 61_000, 310_000] as const
 export class Run {
   private now = beginning
   private ids = 0
+  /** What ids of this moment begin with. */
+  private idsBegin = ""
+  private idsBeginAt = 0
   private readonly verdict = new Verdict()
   private readonly topics = new Topics()
   private readonly nodes: ReadonlyArray<Node>
@@ -95,7 +98,7 @@ export class Run {
       const steps = this.plan.requests.length * this.limits.stepsPerRequest
       for (let step = 0; step < steps && wrong.length === 0; step++) this.step()
       this.drain()
-      if (this.choices.pick(4) === 1) {
+      if (this.choices.pick(16) === 1) {
         this.repeat()
         this.drain()
       }
@@ -114,8 +117,12 @@ export class Run {
   }
 
   private readonly newId = (): string => {
-    const time = this.now.toString(16).padStart(12, "0")
-    return `${time.slice(0, 8)}-${time.slice(8)}-7000-8000-${(++this.ids).toString(16).padStart(12, "0")}`
+    if (this.idsBeginAt !== this.now) {
+      const time = this.now.toString(16).padStart(12, "0")
+      this.idsBegin = `${time.slice(0, 8)}-${time.slice(8)}-7000-8000-`
+      this.idsBeginAt = this.now
+    }
+    return this.idsBegin + (2 ** 48 + ++this.ids).toString(16).slice(1)
   }
 
   private nodesOf({ participants, laterBuilds = [] }: Scenario): ReadonlyArray<Node> {

@@ -1,6 +1,6 @@
 /** What a run was found to do: how often each thing happened, and what must not have. */
 import type { BrokerRecord } from "../../broker/broker.ts"
-import type { OutboxMessage } from "../../message.ts"
+import { topicNamesOf, type OutboxMessage } from "../../message.ts"
 import type { Outcome } from "../../pass/inputs.ts"
 import { lostTo, type Reach } from "./faults.ts"
 import type { Node } from "./node.ts"
@@ -56,7 +56,8 @@ export class Verdict {
     return nodes.flatMap(({ name, build, database }) => {
       const claimed = database.inbox.get(name)
       return [...build.messages].flatMap(([{ topic, type }, handler]) => {
-        const unseen = (kinds.get(`${topic.name} ${type}`) ?? []).filter(({ id, coordination }) => {
+        const sent = [...topicNamesOf(topic, handler.coordination)].flatMap((on) => kinds.get(`${on} ${type}`) ?? [])
+        const unseen = sent.filter(({ id, coordination }) => {
           const isOurs = (handler.coordination ?? coordination) === coordination
           return isOurs && claimed?.has(id) !== true && !lost.has(lostTo(name, id))
         })

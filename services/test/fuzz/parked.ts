@@ -1,6 +1,7 @@
 /** What becomes of fuzzed records in services that run: whether each is settled, and what is parked. */
 import type { BrokerRecord } from "../../../outbox/broker/broker.ts"
 import { readRecord, type Reader } from "../../../outbox/lanes/decode.ts"
+import { topicNameOf } from "../../../outbox/message.ts"
 import { OrderRejectedEvent, RejectOrderCommand } from "../../order/contract.ts"
 import { PaymentFailedEvent, PaymentProcessedEvent, RefundPaymentCommand } from "../../payment/contract.ts"
 import {
@@ -36,10 +37,13 @@ export const harmless = (source: Source, topic: string, share = 4): ReadonlyArra
       PaymentFailedEvent.of({ orderId, reason }),
       ShipmentCreatedEvent.of({ orderId, shipmentId: "nothing" }),
       UserDeletedEvent.of({ userId: orderId })
-    ]
-      .filter(({ contract }) => contract.topic.name === topic)
-      .map(({ contract, payload }) => soundRecord(source, contract, payload, "choreography"))
+    ].flatMap(({ contract, payload }) => {
+      const style = styles.find((one) => topicNameOf(contract.topic, one) === topic)
+      return style === undefined ? [] : [soundRecord(source, contract, payload, style)]
+    })
   }).flat()
+
+const styles = ["choreography", "orchestration"] as const
 
 export interface Letter {
   readonly id: string

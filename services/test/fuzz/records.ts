@@ -1,7 +1,7 @@
 /** Records of every message type, sound ones and such as nobody should be hurt by, drawn from choices that a seed determines. */
 import type { Topic } from "oncebox"
 import type { BrokerRecord } from "../../../outbox/broker/broker.ts"
-import { keyOfPayload, type AnyContract } from "../../../outbox/message.ts"
+import { keyOfPayload, topicNameOf, type AnyContract } from "../../../outbox/message.ts"
 import { pickBy, pickOne, type Choices } from "../../../outbox/testing/simulation/choices.ts"
 import { participants } from "../participants.ts"
 import { drawn } from "./payloads.ts"
@@ -60,7 +60,7 @@ export const soundRecord = (
 ): BrokerRecord => {
   const key = keyOfPayload(contract, payload)
   return {
-    topic: contract.topic.name,
+    topic: topicNameOf(contract.topic, coordination),
     partition: source.choices.pick(partitions),
     offset: 0n,
     key: bytes(key),

@@ -59,13 +59,23 @@ const together = (one: Share, other: Share | Simulated): Share => {
   }
 }
 
+/**
+ * The engine's last compiler takes more than it gives: 60,000 sagas took 62 CPU-seconds with it, 48 without. A heap that grows in
+ * larger steps is swept less often: 45. And with a process for each core threads that compile beside it are in its way: 0.92 of
+ * the CPU without (2026-11-22).
+ */
+const engine = {
+  BUN_JSC_useFTLJIT: "0",
+  BUN_JSC_largeHeapSize: String(128 * 1_048_576),
+  BUN_JSC_useConcurrentJIT: "0"
+}
+
 /** Has a process of its own play a job; it prints its share as JSON. */
 const inProcess = async (job: Job): Promise<Share> => {
   const child = Bun.spawn([process.execPath, import.meta.path, "--job", JSON.stringify(job)], {
     stdout: "pipe",
     stderr: "inherit",
-    // the engine's last compiler takes more than it gives: 12,000 sagas took 20 CPU-seconds with it, 16 without (2026-11-21)
-    env: { ...process.env, BUN_JSC_useFTLJIT: "0" }
+    env: { ...process.env, ...engine }
   })
   const said = await new Response(child.stdout).text()
   if ((await child.exited) !== 0) throw new Error(`a process of the simulation ended with ${child.exitCode}`)
