@@ -258,12 +258,12 @@ test("one order in ten comes from a user without money, one in twenty asks for w
   expect(approved).toBe(10_000 - poor - soldOut)
 })
 
-test(
-  "orders at the embedded system end as they should, and the report tells what they cost",
-  async () => {
+test.each(["orchestration", "choreography"])(
+  "orders at the embedded system end as they should by %s, and the report tells what they cost",
+  async (style) => {
     const dir = mkdtempSync(join(tmpdir(), "oncebox-load-"))
     try {
-      const load = ["--in-flight", "16", "--seconds", "2", "--warm-up", "0"]
+      const load = ["--in-flight", "16", "--seconds", "2", "--warm-up", "0", "--coordination", style]
       const { out, err, code } = await outputOf("stack/load/main.ts", "--embedded", "--json", "--dir", dir, ...load)
       expect([err, code]).toEqual(["", 0])
 
