@@ -63,8 +63,8 @@ export type AnyContract = Omit<Contract<never>, "schema" | "of"> & { readonly sc
 /** A topic and the catalogue of the message types it carries. */
 export interface Topic {
   readonly name: string
-  /** The topic of what belongs to choreographed sagas; the same one when it has none of its own. */
-  readonly choreographed: string
+  /** The name of the topic of what belongs to choreographed sagas; the same one when it has none of its own. */
+  readonly choreographyName: string
   /** An unknown type is skipped on an events topic and parked on a commands topic. */
   readonly kind: "commands" | "events"
   readonly catalogue: ReadonlyMap<string, AnyContract>
@@ -79,11 +79,11 @@ export interface Topic {
   ) => Contract<Schema.Struct.Type<Fields>>
 }
 
-const makeTopic = (name: string, kind: Topic["kind"], choreographed = name): Topic => {
+const makeTopic = (name: string, kind: Topic["kind"], choreographyName = name): Topic => {
   const catalogue = new Map<string, AnyContract>()
   const topic: Topic = {
     name,
-    choreographed,
+    choreographyName,
     kind,
     catalogue,
     message: (type, fields, options) => {
@@ -108,20 +108,21 @@ const makeTopic = (name: string, kind: Topic["kind"], choreographed = name): Top
 export const Topic = {
   commands: (name: string): Topic => makeTopic(name, "commands"),
   /**
-   * `choreographed` names a topic of its own for the events of choreographed sagas: who takes part in a choreography listens
-   * to everybody else, and would read all that orchestrated sagas say, too, only to skip it.
+   * `choreographyName` names a topic of its own for the events of choreographed sagas: who takes part in a choreography
+   * listens to everybody else, and would read all that orchestrated sagas say, too, only to skip it. Add it to a topic in use
+   * only while no choreographed saga is open and no dead letter of one is parked: what lies on the old topic is not read.
    */
-  events: (name: string, options: { readonly choreographed?: string } = {}): Topic =>
-    makeTopic(name, "events", options.choreographed)
+  events: (name: string, options: { readonly choreographyName?: string } = {}): Topic =>
+    makeTopic(name, "events", options.choreographyName)
 }
 
 /** The topic that carries a catalogue's messages of a style. */
-export const topicNameOf = ({ name, choreographed }: Topic, style: Coordination): string =>
-  style === "choreography" ? choreographed : name
+export const topicNameOf = ({ name, choreographyName }: Topic, style: Coordination): string =>
+  style === "choreography" ? choreographyName : name
 
 /** The topics that carry a catalogue's messages of a style, or of both. */
 export const topicNamesOf = (topic: Topic, style: Coordination | undefined): ReadonlySet<string> =>
-  new Set(style === undefined ? [topic.name, topic.choreographed] : [topicNameOf(topic, style)])
+  new Set(style === undefined ? [topic.name, topic.choreographyName] : [topicNameOf(topic, style)])
 
 /** A command that comes by HTTP and is answered: it takes the same way through the pipeline as a message. */
 export interface Request<P extends object, R> {

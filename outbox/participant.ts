@@ -129,13 +129,20 @@ const once = <K, V>(map: ReadonlyMap<K, V>, key: K, value: V, name: string): Rea
 
 type Parts<T extends Tables> = Pick<Participant<T>, "name" | "tables" | "messages" | "requests" | "timers" | "calls">
 
+const topicsOf = (messages: Parts<Tables>["messages"]): ReadonlyMap<string, Topic> => {
+  const topics = new Map<string, Topic>()
+  for (const [{ topic }, { coordination }] of messages) {
+    for (const name of topicNamesOf(topic, coordination)) {
+      if ((topics.get(name) ?? topic) !== topic) throw new Error(`two catalogues are on the topic ${name}`)
+      topics.set(name, topic)
+    }
+  }
+  return topics
+}
+
 const build = <T extends Tables>(parts: Parts<T>): Participant<T> => ({
   ...parts,
-  topics: new Map(
-    [...parts.messages].flatMap(([{ topic }, { coordination }]) =>
-      [...topicNamesOf(topic, coordination)].map((name) => [name, topic])
-    )
-  ),
+  topics: topicsOf(parts.messages),
   on: (contract, handler) => {
     const key = contract as unknown as AnyContract
     return build({ ...parts, messages: once(parts.messages, key, erase(handler), contract.type) })

@@ -1,4 +1,5 @@
 /** The six services, and the topics between them. */
+import type { Topic } from "oncebox"
 import * as orderContract from "./order/contract.ts"
 import * as paymentContract from "./payment/contract.ts"
 import * as productContract from "./product/contract.ts"
@@ -18,10 +19,7 @@ export const topicNames: ReadonlyArray<string> = [
   ...new Set(
     [orderContract, productContract, paymentContract, shipmentContract, userContract]
       .flatMap((contract) => Object.values<object>(contract))
-      .flatMap((value) =>
-        "catalogue" in value && "name" in value && "choreographed" in value
-          ? [String(value.name), String(value.choreographed)]
-          : []
-      )
+      .filter((value): value is Topic => "catalogue" in value)
+      .flatMap(({ name, choreographyName }) => [name, choreographyName])
   )
 ]

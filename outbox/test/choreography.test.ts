@@ -13,7 +13,7 @@ import { Table } from "../table.ts"
 import { decidedAt, decideWith } from "../testing/index.ts"
 
 const commands = Topic.commands("trips-commands")
-const events = Topic.events("trips-events", { choreographed: "trips-choreography" })
+const events = Topic.events("trips-events", { choreographyName: "trips-choreography" })
 const trip = { tripId: Schema.String }
 const refused = { ...trip, reason: Schema.String }
 const key = { key: "tripId" } as const

@@ -14,6 +14,8 @@ import {
   type AnyContract
 } from "../message.ts"
 
+import { Participant } from "../participant.ts"
+
 const runs = { seed: Number(process.env["SEED"] ?? 20260301), numRuns: 2_000 }
 
 const events = Topic.events("notes-events")
@@ -63,7 +65,7 @@ describe("a contract", () => {
   })
 
   test("may have a topic of its own for choreographed sagas", () => {
-    const apart = Topic.events("apart-events", { choreographed: "apart-choreography" })
+    const apart = Topic.events("apart-events", { choreographyName: "apart-choreography" })
     const { contract } = apart.message("Apart", note1, { key: "noteId" }).of({ noteId: "n1" })
     const topicOf = (coordination: "orchestration" | "choreography", said: typeof coordination = coordination) => {
       const origin = { causation: null, coordination, correlation: null, definition: null, traceparent: null }
@@ -80,6 +82,16 @@ describe("a contract", () => {
     expect([...topicNamesOf(apart, "orchestration")]).toEqual(["apart-events"])
     expect([...topicNamesOf(apart, "choreography")]).toEqual(["apart-choreography"])
     expect([...topicNamesOf(events, undefined)]).toEqual(["notes-events"])
+  })
+
+  test("is refused by a participant that has another catalogue of its topic's name", () => {
+    const [one, other] = ["a-events", "b-events"].map((name) =>
+      Topic.events(name, { choreographyName: "choreography" }).message(name, note1, { key: "noteId" })
+    )
+    if (one === undefined || other === undefined) throw new Error("there are two")
+    const participant = Participant.make("reader", {}).on(one, { decide: () => ({}) })
+
+    expect(() => participant.on(other, { decide: () => ({}) })).toThrow("two catalogues are on the topic choreography")
   })
 
   test("is refused when its topic has one of its type already", () => {

@@ -80,7 +80,11 @@ test("what is handled in one style only need not be seen in the other", () => {
 })
 
 test("what is told on a topic of its own style must be seen by those who handle that style", () => {
-  const Heard = Topic.events("talk", { choreographed: "gossip" }).message("Heard", { id: Schema.String }, { key: "id" })
+  const Heard = Topic.events("talk", { choreographyName: "gossip" }).message(
+    "Heard",
+    { id: Schema.String },
+    { key: "id" }
+  )
   const of = (style?: "orchestration" | "choreography") =>
     nodeOf(
       Participant.make("listener", { things }).on(Heard, {
@@ -94,6 +98,9 @@ test("what is told on a topic of its own style must be seen by those who handle 
   expect(verdict.undelivered([of()], nothing)).toEqual(["listener never saw Heard a", "listener never saw Heard b"])
   expect(verdict.undelivered([of("orchestration")], nothing)).toEqual(["listener never saw Heard a"])
   expect(verdict.undelivered([of("choreography")], nothing)).toEqual(["listener never saw Heard b"])
+  // one that lies on the wrong topic is never seen
+  verdict.sent.push({ id: "c", type: "Heard", topic: "talk", coordination: "choreography" } as OutboxMessage)
+  expect(verdict.undelivered([of("choreography")], nothing)).toContain("listener never saw Heard c")
 })
 
 test("a trace's digest tells what was noted, and in which order", () => {

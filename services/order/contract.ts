@@ -16,7 +16,7 @@ import {
 import { order, wanted } from "../shell/order-context.ts"
 
 export const ordersCommands = Topic.commands("orders-commands")
-export const ordersEvents = Topic.events("orders-events", { choreographed: "orders-choreography" })
+export const ordersEvents = Topic.events("orders-events", { choreographyName: "orders-choreography" })
 
 export const CreateOrderCommand = ordersCommands.message("CreateOrderCommand", wanted, { key: "orderId" })
 

@@ -19,7 +19,7 @@ import {
 import { order } from "../shell/order-context.ts"
 
 export const paymentsCommands = Topic.commands("payments-commands")
-export const paymentsEvents = Topic.events("payments-events", { choreographed: "payments-choreography" })
+export const paymentsEvents = Topic.events("payments-events", { choreographyName: "payments-choreography" })
 
 /** The account's balance and ledger position are null when a card was charged: the account's money did not move. */
 const movement = {

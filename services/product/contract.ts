@@ -5,7 +5,7 @@ import { Amount, Id, Items, Lines, OrderId, Reason } from "../shell/bounds.ts"
 import { order } from "../shell/order-context.ts"
 
 export const productsCommands = Topic.commands("products-commands")
-export const productsEvents = Topic.events("products-events", { choreographed: "products-choreography" })
+export const productsEvents = Topic.events("products-events", { choreographyName: "products-choreography" })
 
 /** Asks what the items cost. Nothing is reserved: each product has enough in stock as far as one can tell now. */
 export const QuoteOrderCommand = productsCommands.message(

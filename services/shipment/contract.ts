@@ -5,7 +5,7 @@ import { Country, Id, Items, OrderId, Reason } from "../shell/bounds.ts"
 import { order } from "../shell/order-context.ts"
 
 export const shipmentsCommands = Topic.commands("shipments-commands")
-export const shipmentsEvents = Topic.events("shipments-events", { choreographed: "shipments-choreography" })
+export const shipmentsEvents = Topic.events("shipments-events", { choreographyName: "shipments-choreography" })
 
 export const CreateShipmentCommand = shipmentsCommands.message(
   "CreateShipmentCommand",

@@ -23,7 +23,7 @@ import { partitionOf } from "./tape.ts"
 /** Who handles what, as the participants themselves declare it. */
 export const subscribers: ReadonlyArray<Subscriber> = participants.flatMap(({ name, messages }) =>
   [...messages].flatMap(([{ topic, type }, { coordination }]) =>
-    [...topicNamesOf(topic, coordination)].map((on) => ({ consumer: name, topic: on, type, coordination }))
+    [...topicNamesOf(topic, undefined)].map((on) => ({ consumer: name, topic: on, type, coordination }))
   )
 )
 

@@ -9,7 +9,15 @@ import { inMemory } from "./in-memory.ts"
 import { compare, measure, type Result } from "./measure.ts"
 import { transportIn, transportNames } from "./transport.ts"
 
-const allNames = [...inMemory.map(({ name }) => name), ...hopNames, ...transportNames]
+const dirOf = (name: string): string => join(import.meta.dirname, "..", "..", ".stack", name)
+
+/** Benches that need the same to be there. */
+const groups = [
+  { names: inMemory.map(({ name }) => name), benches: Effect.succeed(inMemory) },
+  { names: hopNames, benches: hopsIn(dirOf("bench")) },
+  { names: transportNames, benches: transportIn(dirOf("bench-transport")) }
+]
+const allNames = groups.flatMap(({ names }) => names)
 
 const usage = `bun run bench [options] [NAME ...]
 
@@ -19,7 +27,6 @@ const usage = `bun run bench [options] [NAME ...]
 Names: ${allNames.join(", ")}`
 
 const baselineFile = join(import.meta.dirname, "baseline.json")
-const dirOf = (name: string): string => join(import.meta.dirname, "..", "..", ".stack", name)
 
 const readArguments = () => {
   const { values, positionals } = parseArgs({
@@ -39,23 +46,33 @@ const readArguments = () => {
   return { values, names: positionals.length === 0 ? allNames : positionals, margin }
 }
 
+const print = ({ name, unit, microseconds, ratio, parts }: Result, known: number | undefined): void => {
+  const compared = known === undefined ? "" : `, ${(ratio / known).toFixed(2)} of the baseline`
+  console.log(
+    `${name.padEnd(16)} ${microseconds.toFixed(1).padStart(8)} µs of CPU a ${unit}, ${ratio.toFixed(2)} of the reference${compared}`
+  )
+  if (parts.length > 0)
+    console.log(`${" ".repeat(17)}${parts.map(([part, cost]) => `${part} ${cost.toFixed(1)}`).join(", ")}`)
+}
+
 const main = Effect.gen(function* () {
   const { values, names, margin } = argumentsOf(usage, readArguments)
-  const wants = (group: ReadonlyArray<string>): boolean => group.some((name) => names.includes(name))
-  const hops = wants(hopNames) ? yield* hopsIn(dirOf("bench")) : []
-  const transport = wants(transportNames) ? yield* transportIn(dirOf("bench-transport")) : []
-  const benches = [...inMemory, ...hops, ...transport].filter(({ name }) => names.includes(name))
   const baseline = (yield* Effect.promise(() => Bun.file(baselineFile).json())) as Readonly<Record<string, number>>
   const results: Array<Result> = []
-  for (const bench of benches) {
-    const result = yield* Effect.promise(() => measure(bench))
-    results.push(result)
-    const known = baseline[result.name]
-    console.log(
-      `${result.name.padEnd(16)} ${result.microseconds.toFixed(1).padStart(8)} µs of CPU a ${result.unit}, ${result.ratio.toFixed(2)} of the reference${known === undefined ? "" : `, ${(result.ratio / known).toFixed(2)} of the baseline`}`
-    )
-    if (result.parts.length > 0)
-      console.log(`${" ".repeat(17)}${result.parts.map(([part, cost]) => `${part} ${cost.toFixed(1)}`).join(", ")}`)
+  for (const { names: own, benches } of groups) {
+    const wanted = own.filter((name) => names.includes(name))
+    // what a group needs is gone before the next: engines that idle take CPU
+    if (wanted.length > 0)
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          for (const bench of yield* benches) {
+            if (!wanted.includes(bench.name)) continue
+            const result = yield* Effect.promise(() => measure(bench))
+            results.push(result)
+            print(result, baseline[result.name])
+          }
+        })
+      )
   }
   if (values.save) {
     const ratios = results.map(({ name, ratio }) => [name, Number(ratio.toFixed(3))])
@@ -69,4 +86,4 @@ const main = Effect.gen(function* () {
   return worse.length > 0 ? 1 : 0
 })
 
-runTool(main)
+runTool(main, { stopsWithinMs: 120_000 })

@@ -3,7 +3,9 @@
  * Debezium and the broker to one consumer that does nothing. A saga sends ten messages, so it can't cost less than ten times
  * this. On the stack's own engines, with its own settings.
  */
-import { Deferred, Effect, Layer, Redacted, type Scope } from "effect"
+import { rmSync } from "node:fs"
+import { join } from "node:path"
+import { Deferred, Effect, Fiber, Layer, Redacted, type Scope } from "effect"
 import { Broker, connect, layerKafka, type BrokerError } from "oncebox"
 import { seal } from "../../outbox/message.ts"
 import { appendStatement, outboxRows } from "../../outbox/store/outbox.ts"
@@ -37,6 +39,8 @@ const topicOf = {
 export const transportIn = Effect.fnUntraced(function* (
   dir: string
 ): Effect.fn.Return<ReadonlyArray<Bench>, Error | BrokerError, Scope.Scope> {
+  // what earlier runs carried would only grow
+  rmSync(join(dir, "data"), { recursive: true, force: true })
   const engines = yield* Effect.acquireRelease(
     Effect.promise(() => startEngines({ dir, prepare })),
     (running) => Effect.promise(() => running.stop())
@@ -60,17 +64,13 @@ export const transportIn = Effect.fnUntraced(function* (
     broker.subscribe({ group: "bench", topics: Object.values(topicOf) })
   ).pipe(Effect.provide(context))
   const awaited = new Set<string>()
-  let arrived = Deferred.makeUnsafe<void, BrokerError>()
-  yield* Effect.gen(function* () {
+  let arrived = Deferred.makeUnsafe<void>()
+  const reader = yield* Effect.gen(function* () {
     const records = yield* subscription.take({ messages: 1_000, bytes: 8_000_000 })
     for (const { key } of records) awaited.delete(String(key))
     if (awaited.size === 0) yield* Deferred.succeed(arrived, undefined)
     yield* subscription.processed(records)
-  }).pipe(
-    Effect.forever,
-    Effect.onError((cause) => Deferred.failCause(arrived, cause)),
-    Effect.forkScoped
-  )
+  }).pipe(Effect.forever, Effect.forkScoped)
 
   /** Carries a round of messages. */
   const carry = async (batch: number): Promise<void> => {
@@ -83,8 +83,18 @@ export const transportIn = Effect.fnUntraced(function* (
         await sql.unsafe(appendStatement, outboxRows(rows), { prepare: true })
       }
     })
-    await Promise.all(writing)
-    await Effect.runPromise(Deferred.await(arrived).pipe(Effect.timeout("60 seconds")))
+    const all = Effect.andThen(
+      Effect.promise(() => Promise.all(writing)),
+      Deferred.await(arrived)
+    )
+    await Effect.runPromise(
+      Effect.raceFirst(all, Fiber.join(reader)).pipe(
+        Effect.timeoutOrElse({
+          duration: "60 seconds",
+          orElse: () => Effect.die(new Error(`${awaited.size} of ${outboxes.length * rowsOfRound} rows did not arrive`))
+        })
+      )
+    )
   }
   for (let n = 0; n < warmUps; n++) yield* Effect.promise(() => carry(batches[n % batches.length] ?? 1))
 

@@ -17,7 +17,7 @@ export interface Outcome {
 
 const joinsWithinMs = 60_000
 
-export const outcomeTopics: ReadonlyArray<string> = [ordersEvents.name, ordersEvents.choreographed]
+export const outcomeTopics: ReadonlyArray<string> = [ordersEvents.name, ordersEvents.choreographyName]
 
 /** Whether this type of event is an outcome, and which. */
 export const approvedBy = (type: string): boolean | undefined =>

@@ -98,7 +98,7 @@ export class Run {
       const steps = this.plan.requests.length * this.limits.stepsPerRequest
       for (let step = 0; step < steps && wrong.length === 0; step++) this.step()
       this.drain()
-      if (this.choices.pick(16) === 1) {
+      if (this.choices.pick(8) === 1) {
         this.repeat()
         this.drain()
       }

@@ -56,7 +56,7 @@ export class Verdict {
     return nodes.flatMap(({ name, build, database }) => {
       const claimed = database.inbox.get(name)
       return [...build.messages].flatMap(([{ topic, type }, handler]) => {
-        const sent = [...topicNamesOf(topic, handler.coordination)].flatMap((on) => kinds.get(`${on} ${type}`) ?? [])
+        const sent = [...topicNamesOf(topic, undefined)].flatMap((on) => kinds.get(`${on} ${type}`) ?? [])
         const unseen = sent.filter(({ id, coordination }) => {
           const isOurs = (handler.coordination ?? coordination) === coordination
           return isOurs && claimed?.has(id) !== true && !lost.has(lostTo(name, id))

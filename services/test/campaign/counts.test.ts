@@ -76,7 +76,8 @@ const shown = (() => {
       outbox: rows<World["outbox"]>({ id: "a" }, { id: "b" }),
       records: [
         record("a", { topic: "orders-events" }),
-        record("b", { topic: "orders-events" }),
+        record("b", { topic: "orders-choreography" }),
+        record("f", { topic: "orders-events.dead" }),
         record("c", { topic: "orders-events", injected: true }),
         record("d", { topic: "orders-commands" }),
         record("e", { topic: "users-events" }),

@@ -22,7 +22,7 @@ export const countsOf = (
     history.filter((event) => event.f === f && event.type === type && event.status === (status ?? event.status)).length
   const total = (counter: string): number =>
     Object.values(run.samples.counters).reduce((sum, counters) => sum + (counters[counter] ?? 0), 0)
-  const answers = world.records.filter(({ topic, injected }) => !topic.endsWith("-commands") && !injected)
+  const answers = world.records.filter(({ topic, injected }) => /-(events|choreography)$/.test(topic) && !injected)
   const distinct = new Set(answers.map(({ id }) => id)).size
   const facts = new Set(answers.map(({ key, type }) => `${key} ${type}`)).size
   return {

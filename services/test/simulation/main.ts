@@ -60,9 +60,9 @@ const together = (one: Share, other: Share | Simulated): Share => {
 }
 
 /**
- * The engine's last compiler takes more than it gives: 60,000 sagas took 62 CPU-seconds with it, 48 without. A heap that grows in
- * larger steps is swept less often: 45. And with a process for each core threads that compile beside it are in its way: 0.92 of
- * the CPU without (2026-11-22).
+ * The engine's last compiler takes more than it gives: 62 CPU-seconds for 60,000 sagas with it, 48 without. A heap that grows in
+ * larger steps is swept less often: 0.92 of the CPU. With a process for each core threads that compile beside it are in its way:
+ * 0.92 again without them (2026-11-22).
  */
 const engine = {
   BUN_JSC_useFTLJIT: "0",

@@ -61,7 +61,7 @@ const met = [
 
 // many orders at once, and few of which each has more befall it
 test.each([
-  ["many", "600", "0.5", 200_000],
+  ["many", "300", "1", 200_000],
   ["few", "20", "12", 8_000]
 ] as const)(
   "with %s orders at once (%s, %s steps each) %i sagas hold all that must hold, and meet all that may befall them",
