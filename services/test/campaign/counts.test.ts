@@ -126,7 +126,7 @@ test("what there was of everything is counted", () => {
   expect(countsOf(shown, placed, 4)).toEqual({
     orders: 2,
     messages: 2,
-    records: 9,
+    records: 10,
     "records that were there before": 3,
     "records produced again": 1,
     "commands asked again": 1,
